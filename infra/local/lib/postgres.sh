@@ -4,8 +4,15 @@
 postgres_stop_signal=INT # "fast" shutdown; TERM would wait for every client to leave.
 
 # Usually .local/postgres; elsewhere when the server's user cannot reach the clone, as below /root.
+# The other place names its clone, so that a copy of .local does not take the original's cluster for its own.
 postgres_directory() {
-  cat "$state/postgres.location" 2>/dev/null || printf '%s/postgres\n' "$state"
+  local elsewhere owner
+  if elsewhere=$(cat "$state/postgres.location" 2>/dev/null) &&
+    owner=$(cat "${elsewhere%/*}/owner" 2>/dev/null) && [[ ! -e $owner || $owner -ef $state ]]; then
+    printf '%s\n' "$elsewhere"
+  else
+    printf '%s/postgres\n' "$state"
+  fi
 }
 
 as_postgres_user() {
@@ -37,6 +44,7 @@ choose_postgres_directory() {
   rmdir "$probe"
   probe=$(mktemp -d /var/lib/weir-stack.XXXXXX)
   chmod 711 "$probe"
+  printf '%s\n' "$state" >"$probe/owner"
   printf '%s/postgres\n' "$probe" >"$state/postgres.location"
   say "postgres keeps its data in $probe: its user may not enter $state"
 }

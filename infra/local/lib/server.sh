@@ -96,10 +96,9 @@ stop_all() {
 
 # Deletes what the servers and this script have written; other things in .local stay.
 purge() {
-  local elsewhere
-  if elsewhere=$(cat "$state/postgres.location" 2>/dev/null); then
-    [[ $elsewhere != /var/lib/weir-stack.*/postgres ]] || rm -rf "${elsewhere%/postgres}"
-  fi
+  local cluster
+  cluster=$(postgres_directory)
+  [[ $cluster != /var/lib/weir-stack.*/postgres ]] || rm -rf "${cluster%/postgres}"
   rm -rf "$state"/{postgres,redis,kafka,cassandra}{,.new} "$state"/{run,log,secrets} \
     "$state"/{postgres.location,port-base,stack.env}
 }

@@ -1,0 +1,234 @@
+//! From an event to the new state. Total: an event that was decided is always applied, so a fold of the outbox never fails.
+
+use super::LedgerState;
+use crate::{
+    amount::Tokens,
+    charge::{Charge, ChargeSpec, ChargeStatus},
+    event::{EventType, NewEvent},
+    ids::ChargeId,
+    pool::{AllowanceTerms, Balance, Pool, PoolKey, PoolPeriod},
+    time::Period,
+};
+use chrono::{DateTime, Utc};
+
+pub(super) fn ends_at_text(ends_at: Option<DateTime<Utc>>) -> String {
+    ends_at.map(|end| end.to_rfc3339()).unwrap_or_default()
+}
+
+impl LedgerState {
+    /// Applies one event; the caller gives events of a shard in the order of their numbers.
+    pub fn apply(&mut self, event: &NewEvent) {
+        let Some(provider) = event.provider.clone() else { return };
+        let key = PoolKey { payer: event.payer, provider };
+        match event.kind {
+            EventType::ChargeHeld => self.apply_held(key, event),
+            EventType::ChargeSettled => self.apply_settled(key, event),
+            EventType::ChargeReleased => self.apply_hold_ended(key, event, ChargeStatus::Released),
+            EventType::ChargeExpired => self.apply_hold_ended(key, event, ChargeStatus::Expired),
+            EventType::PoolGranted => self.apply_granted(key, event),
+            EventType::PoolPeriodStarted => self.apply_period(key, event),
+            EventType::ChargeRefunded | EventType::RequestsRefused => {}
+        }
+    }
+
+    fn apply_held(&mut self, key: PoolKey, event: &NewEvent) {
+        let Some(mut charge) = new_charge(event) else { return };
+        let pool = self.pool(&key, event.occurred_at);
+        let allowance = pool.current.as_mut().map(|period| (period.starts_at, &mut period.balance));
+        if let Some((starts_at, balance)) = allowance {
+            charge.from_allowance = event.tokens.min(balance.remaining());
+            charge.period_start = Some(starts_at);
+            balance.held = plus(balance.held, charge.from_allowance);
+        }
+        charge.from_purchased = event.tokens.saturating_sub(charge.from_allowance);
+        pool.purchased.held = plus(pool.purchased.held, charge.from_purchased);
+        charge.held = event.tokens;
+        self.put_new(charge);
+    }
+
+    fn apply_settled(&mut self, key: PoolKey, event: &NewEvent) {
+        let Some(id) = event.charge_id else { return };
+        let known = self.charges.get(&id).cloned();
+        let is_new = known.is_none();
+        let Some(mut charge) = known.or_else(|| new_charge(event)) else { return };
+        charge.late = charge.status == ChargeStatus::Expired;
+        if charge.status == ChargeStatus::Held && !is_new {
+            self.return_hold(&key, &charge, event.occurred_at);
+        } else {
+            (charge.from_allowance, charge.from_purchased, charge.period_start) = (Tokens::ZERO, Tokens::ZERO, None);
+        }
+        self.book(&key, &mut charge, event);
+        charge.status = ChargeStatus::Settled;
+        charge.settled = event.tokens;
+        charge.settled_at = Some(event.occurred_at);
+        if is_new {
+            charge.held = event.tokens;
+            self.put_new(charge);
+        } else {
+            self.put(charge);
+        }
+    }
+
+    /// Takes the settled amount: first where it was held, then from today's allowance, then from what was purchased; the rest is debt.
+    fn book(&mut self, key: &PoolKey, charge: &mut Charge, event: &NewEvent) {
+        let mut rest = event.tokens;
+        let mut from_allowance = Tokens::ZERO;
+        let current = self.pool(key, event.occurred_at).current.map(|period| period.starts_at);
+        let held_in = charge.period_start.or(current);
+        if let Some(starts_at) = held_in {
+            // A charge belongs to one period: a past one gives only what was held in it.
+            let limit = if Some(starts_at) == current { rest } else { rest.min(charge.from_allowance) };
+            self.change_period(key, starts_at, |balance| {
+                from_allowance = limit.min(balance.remaining());
+                balance.settled = plus(balance.settled, from_allowance);
+            });
+            rest = rest.saturating_sub(from_allowance);
+        }
+        let pool = self.pool(key, event.occurred_at);
+        let from_purchased = rest.min(pool.purchased.remaining());
+        pool.purchased.settled = plus(pool.purchased.settled, from_purchased);
+        rest = rest.saturating_sub(from_purchased);
+        pool.debt = plus(pool.debt, rest);
+        charge.debt = rest;
+        (charge.from_allowance, charge.from_purchased) = (from_allowance, from_purchased);
+        charge.period_start = held_in.filter(|_| !from_allowance.is_zero());
+        pay_debt(pool);
+    }
+
+    fn apply_hold_ended(&mut self, key: PoolKey, event: &NewEvent, status: ChargeStatus) {
+        let Some(mut charge) = event.charge_id.and_then(|id| self.charges.get(&id).cloned()) else { return };
+        self.return_hold(&key, &charge, event.occurred_at);
+        charge.status = status;
+        pay_debt(self.pool(&key, event.occurred_at));
+        self.put(charge);
+    }
+
+    fn apply_granted(&mut self, key: PoolKey, event: &NewEvent) {
+        let pool = self.pool(&key, event.occurred_at);
+        pool.purchased.granted = plus(pool.purchased.granted, event.tokens);
+        pay_debt(pool);
+    }
+
+    fn apply_period(&mut self, key: PoolKey, event: &NewEvent) {
+        let Some((terms, starts_at, ends_at)) = period_of(event) else { return };
+        let pool = self.pool(&key, event.occurred_at);
+        pool.terms = terms;
+        match pool.current {
+            Some(period) if period.starts_at == starts_at => {
+                // What was used in the running period stays used: the grant never falls below it.
+                let used = plus(period.balance.settled, period.balance.held);
+                let balance = Balance { granted: event.tokens.max(used), ..period.balance };
+                pool.current = Some(PoolPeriod { starts_at, ends_at, balance });
+            }
+            previous => {
+                pool.current = Some(PoolPeriod { starts_at, ends_at, balance: Balance { granted: event.tokens, ..Balance::default() } });
+                if let Some(mut previous) = previous {
+                    previous.ends_at = Some(previous.ends_at.map_or(starts_at, |end| end.min(starts_at)));
+                    let period = (key.clone(), previous.starts_at);
+                    self.changed.past_periods.insert(period.clone());
+                    self.past_periods.insert(period, previous);
+                }
+            }
+        }
+        pay_debt(self.pool(&key, event.occurred_at));
+    }
+
+    fn return_hold(&mut self, key: &PoolKey, charge: &Charge, now: DateTime<Utc>) {
+        let pool = self.pool(key, now);
+        pool.purchased.held = pool.purchased.held.saturating_sub(charge.from_purchased);
+        if let Some(starts_at) = charge.period_start {
+            self.change_period(key, starts_at, |balance| balance.held = balance.held.saturating_sub(charge.from_allowance));
+        }
+    }
+
+    fn change_period(&mut self, key: &PoolKey, starts_at: DateTime<Utc>, change: impl FnOnce(&mut Balance)) {
+        let current = self.pools.get_mut(key).and_then(|pool| pool.current.as_mut()).filter(|period| period.starts_at == starts_at);
+        if let Some(period) = current {
+            change(&mut period.balance);
+            return;
+        }
+        let period_key = (key.clone(), starts_at);
+        if let Some(period) = self.past_periods.get_mut(&period_key) {
+            change(&mut period.balance);
+            self.changed.past_periods.insert(period_key);
+        }
+    }
+
+    fn pool(&mut self, key: &PoolKey, now: DateTime<Utc>) -> &mut Pool {
+        if !self.changed.pools.contains(key) {
+            self.changed.pools.insert(key.clone());
+        }
+        let pool = self.pools.entry(key.clone()).or_insert_with(|| Pool::new(key.clone(), now));
+        pool.updated_at = now;
+        pool
+    }
+
+    fn put_new(&mut self, charge: Charge) {
+        self.changed.new_charges.insert(charge.spec.id);
+        self.put(charge);
+    }
+
+    fn put(&mut self, charge: Charge) {
+        self.changed.charges.insert(charge.spec.id);
+        self.charges.insert(charge.spec.id, charge);
+    }
+}
+
+fn plus(left: Tokens, right: Tokens) -> Tokens {
+    left.checked_add(right).unwrap_or(Tokens::MAX)
+}
+
+/// Every credit pays what is owed before it can be spent.
+fn pay_debt(pool: &mut Pool) {
+    if let Some(period) = pool.current.as_mut() {
+        pay_from(&mut period.balance, &mut pool.debt);
+    }
+    pay_from(&mut pool.purchased, &mut pool.debt);
+}
+
+fn pay_from(balance: &mut Balance, debt: &mut Tokens) {
+    let paid = balance.remaining().min(*debt);
+    balance.settled = plus(balance.settled, paid);
+    *debt = debt.saturating_sub(paid);
+}
+
+fn new_charge(event: &NewEvent) -> Option<Charge> {
+    let id: ChargeId = event.charge_id?;
+    Some(Charge {
+        spec: ChargeSpec {
+            id,
+            payer: event.payer,
+            user_id: event.user_id?,
+            key_id: event.key_id,
+            provider: event.provider.clone()?,
+            model: event.model.clone(),
+            metadata: event.metadata.clone(),
+        },
+        status: ChargeStatus::Held,
+        held: Tokens::ZERO,
+        settled: Tokens::ZERO,
+        refunded: Tokens::ZERO,
+        debt: Tokens::ZERO,
+        from_allowance: Tokens::ZERO,
+        from_purchased: Tokens::ZERO,
+        period_start: None,
+        late: false,
+        created_at: event.occurred_at,
+        settled_at: None,
+        expires_at: None,
+        seq: 0,
+    })
+}
+
+fn period_of(event: &NewEvent) -> Option<(AllowanceTerms, DateTime<Utc>, Option<DateTime<Utc>>)> {
+    let field = |name: &str| event.metadata.get(name).map(String::as_str);
+    let terms = AllowanceTerms {
+        allowance: Tokens::new(field("allowance")?.parse().ok()?).ok()?,
+        period: Period::parse(field("period")?)?,
+        time_zone: field("timeZone")?.parse().ok()?,
+    };
+    let instant = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc));
+    let starts_at = instant(field("periodStart")?)?;
+    let ends_at = field("periodEnd").filter(|text| !text.is_empty()).and_then(instant);
+    Some((terms, starts_at, ends_at))
+}

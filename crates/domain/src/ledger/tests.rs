@@ -1,0 +1,280 @@
+//! The ledger's rules against the sentences of the documentation and against a simple model.
+
+use super::*;
+use crate::{
+    amount::Tokens,
+    charge::{ChargeSpec, ChargeStatus, Metadata},
+    event::NewEvent,
+    ids::{Payer, Provider, UserId},
+    pool::Balance,
+    time::Period,
+};
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+fn tokens(amount: i64) -> Tokens {
+    Tokens::new(amount).unwrap()
+}
+
+fn start() -> DateTime<Utc> {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+struct Story {
+    state: LedgerState,
+    events: Vec<NewEvent>,
+    now: DateTime<Utc>,
+    pool: PoolKey,
+}
+
+impl Story {
+    fn new() -> Self {
+        let payer = Payer::User(UserId(Uuid::from_u128(7)));
+        let pool = PoolKey { payer, provider: Provider::parse("openai").unwrap() };
+        Self { state: LedgerState::default(), events: Vec::new(), now: start(), pool }
+    }
+
+    fn run(&mut self, command: Command) -> Outcome {
+        let decision = decide(&mut self.state, &Request { command, now: self.now, allowance_cap: None });
+        self.events.extend(decision.events);
+        decision.outcome
+    }
+
+    fn spec(&self) -> ChargeSpec {
+        let Payer::User(user_id) = self.pool.payer else { panic!("the story is about a user") };
+        ChargeSpec {
+            id: ChargeId::new(self.pool.payer.shard(), self.now),
+            payer: self.pool.payer,
+            user_id,
+            key_id: None,
+            provider: self.pool.provider.clone(),
+            model: None,
+            metadata: Metadata::new(),
+        }
+    }
+
+    fn grant(&mut self, amount: i64) -> Outcome {
+        self.run(Command::Grant { pool: self.pool.clone(), tokens: tokens(amount), reason: "test".into() })
+    }
+
+    fn allowance(&mut self, amount: i64, period: Period) {
+        let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(period), time_zone: None };
+        self.run(Command::SetAllowance { pool: self.pool.clone(), change });
+    }
+
+    fn consume(&mut self, amount: i64) -> Outcome {
+        let spec = self.spec();
+        self.run(Command::Consume { spec, tokens: tokens(amount) })
+    }
+
+    fn hold(&mut self, amount: i64) -> ChargeId {
+        let spec = self.spec();
+        let id = spec.id;
+        let expires_at = self.now + TimeDelta::seconds(60);
+        let outcome = self.run(Command::Hold { spec, tokens: tokens(amount), expires_at });
+        assert!(matches!(outcome, Outcome::Charged { .. }), "{outcome:?}");
+        id
+    }
+
+    fn settle(&mut self, charge_id: ChargeId, amount: i64) -> Outcome {
+        self.run(Command::Settle { charge_id, tokens: tokens(amount) })
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.state.pools[&self.pool]
+    }
+
+    fn remaining(&self) -> i64 {
+        self.pool().remaining().get()
+    }
+}
+
+#[test]
+fn a_pool_that_does_not_exist_refuses_with_nothing_left() {
+    let mut story = Story::new();
+    assert!(matches!(story.consume(1), Outcome::QuotaExhausted(refusal) if refusal.remaining.is_zero()));
+    assert!(story.events.is_empty());
+}
+
+#[test]
+fn the_allowance_is_spent_before_purchased_tokens() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    story.grant(50);
+    story.consume(120);
+    let pool = story.pool();
+    assert_eq!(pool.current.unwrap().balance.settled, tokens(100));
+    assert_eq!(pool.purchased.settled, tokens(20));
+    assert_eq!(story.remaining(), 30);
+    assert!(matches!(story.consume(31), Outcome::QuotaExhausted(_)));
+    assert_eq!(story.remaining(), 30);
+}
+
+#[test]
+fn a_new_period_is_a_new_row_and_purchased_tokens_are_not_renewed() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    story.grant(50);
+    story.consume(120);
+    story.now += TimeDelta::days(1);
+    story.consume(10);
+    assert_eq!(story.pool().current.unwrap().balance, Balance { granted: tokens(100), settled: tokens(10), held: tokens(0) });
+    assert_eq!(story.pool().purchased.remaining(), tokens(30));
+    assert_eq!(story.state.past_periods.len(), 1);
+}
+
+#[test]
+fn a_settle_below_the_hold_returns_the_rest_and_one_above_books_debt() {
+    let mut story = Story::new();
+    story.grant(100);
+    let charge = story.hold(60);
+    assert_eq!(story.remaining(), 40);
+    story.settle(charge, 10);
+    assert_eq!(story.remaining(), 90);
+    let charge = story.hold(90);
+    let Outcome::Charged { charge: settled, .. } = story.settle(charge, 95) else { panic!("a settle is booked") };
+    assert_eq!((settled.debt, story.pool().debt), (tokens(5), tokens(5)));
+    assert!(matches!(story.consume(1), Outcome::QuotaExhausted(refusal) if refusal.debt == tokens(5)));
+    story.grant(20);
+    assert_eq!((story.pool().debt, story.remaining()), (tokens(0), 15));
+}
+
+#[test]
+fn repeating_changes_nothing_and_contradicting_is_refused() {
+    let mut story = Story::new();
+    story.grant(100);
+    let charge = story.hold(10);
+    story.settle(charge, 7);
+    let events = story.events.len();
+    assert!(matches!(story.settle(charge, 7), Outcome::Charged { .. }));
+    assert!(matches!(story.settle(charge, 8), Outcome::InvalidTransition { status: ChargeStatus::Settled }));
+    assert!(matches!(story.run(Command::Release { charge_id: charge }), Outcome::InvalidTransition { .. }));
+    let released = story.hold(10);
+    story.run(Command::Release { charge_id: released });
+    assert!(matches!(story.run(Command::Release { charge_id: released }), Outcome::Charged { .. }));
+    assert!(matches!(story.settle(released, 10), Outcome::InvalidTransition { status: ChargeStatus::Released }));
+    assert_eq!(story.events.len(), events + 2);
+    assert_eq!(story.remaining(), 93);
+}
+
+#[test]
+fn a_hold_expires_only_after_its_deadline_and_a_late_settle_is_still_booked() {
+    let mut story = Story::new();
+    story.grant(100);
+    let charge = story.hold(10);
+    story.run(Command::Expire { charge_id: charge });
+    assert_eq!(story.state.charges[&charge].status, ChargeStatus::Held);
+    story.now += TimeDelta::seconds(60);
+    story.run(Command::Expire { charge_id: charge });
+    assert_eq!((story.state.charges[&charge].status, story.remaining()), (ChargeStatus::Expired, 100));
+    story.run(Command::Release { charge_id: charge });
+    assert_eq!(story.state.charges[&charge].status, ChargeStatus::Expired);
+    story.settle(charge, 12);
+    assert!(story.state.charges[&charge].late);
+    assert_eq!(story.remaining(), 88);
+}
+
+#[test]
+fn a_hold_is_settled_in_the_period_in_which_it_was_made() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    let charge = story.hold(40);
+    story.now += TimeDelta::days(1);
+    story.consume(1);
+    story.settle(charge, 30);
+    let past = story.state.past_periods.values().next().unwrap();
+    assert_eq!(past.balance, Balance { granted: tokens(100), settled: tokens(30), held: tokens(0) });
+    assert_eq!(story.remaining(), 99);
+}
+
+#[test]
+fn a_changed_allowance_keeps_what_was_used() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Month);
+    story.consume(60);
+    story.allowance(80, Period::Month);
+    assert_eq!(story.remaining(), 20);
+    story.allowance(10, Period::Month);
+    assert_eq!(story.remaining(), 0);
+    assert!(story.pool().current.unwrap().balance.is_consistent());
+}
+
+#[test]
+fn a_grant_that_overflows_changes_nothing() {
+    let mut story = Story::new();
+    story.grant(Tokens::MAX.get());
+    assert_eq!(story.grant(1), Outcome::BalanceOverflow);
+    assert_eq!(story.events.len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Grant(i64),
+    Allowance(i64, Period),
+    Consume(i64),
+    Hold(i64),
+    Settle(usize, i64),
+    Release(usize),
+    Expire(usize),
+    Wait(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let period = prop_oneof![Just(Period::Day), Just(Period::Week), Just(Period::Month), Just(Period::None)];
+    let step = prop_oneof![
+        (0i64..200).prop_map(Step::Grant),
+        ((0i64..200), period).prop_map(|(amount, period)| Step::Allowance(amount, period)),
+        (1i64..100).prop_map(Step::Consume),
+        (1i64..100).prop_map(Step::Hold),
+        (0usize..8, 0i64..150).prop_map(|(index, amount)| Step::Settle(index, amount)),
+        (0usize..8).prop_map(Step::Release),
+        (0usize..8).prop_map(Step::Expire),
+        (1i64..100_000).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+proptest! {
+    /// Σ settled + Σ held of the charges = what the balances say, never below zero, and the state is the fold of its events.
+    #[test]
+    fn balances_and_charges_always_agree_and_the_fold_of_events_is_the_state(steps in steps()) {
+        let mut story = Story::new();
+        let mut holds = Vec::new();
+        for step in steps {
+            match step {
+                Step::Grant(amount) => { story.grant(amount); }
+                Step::Allowance(amount, period) => story.allowance(amount, period),
+                Step::Consume(amount) => { story.consume(amount); }
+                Step::Hold(amount) => {
+                    let spec = story.spec();
+                    let (id, expires_at) = (spec.id, story.now + TimeDelta::seconds(60));
+                    let held = story.run(Command::Hold { spec, tokens: tokens(amount), expires_at });
+                    if matches!(held, Outcome::Charged { .. }) { holds.push(id); }
+                }
+                Step::Settle(index, amount) => if let Some(id) = holds.get(index) { story.settle(*id, amount); },
+                Step::Release(index) => if let Some(id) = holds.get(index) { story.run(Command::Release { charge_id: *id }); },
+                Step::Expire(index) => if let Some(id) = holds.get(index) { story.run(Command::Expire { charge_id: *id }); },
+                Step::Wait(seconds) => story.now += TimeDelta::seconds(seconds),
+            }
+            let Some(pool) = story.state.pools.get(&story.pool) else { continue };
+            let periods: Vec<Balance> = story.state.past_periods.values().chain(pool.current.iter()).map(|period| period.balance).collect();
+            prop_assert!(periods.iter().chain([&pool.purchased]).all(Balance::is_consistent));
+            let settled: i128 = periods.iter().map(|balance| balance.settled).sum::<i128>() + i128::from(pool.purchased.settled.get());
+            let held: i128 = periods.iter().map(|balance| balance.held).sum::<i128>() + i128::from(pool.purchased.held.get());
+            let charges = story.state.charges.values();
+            let charged: i128 = charges.clone().map(|charge| charge.settled).sum();
+            let charges_held: i128 = charges.filter(|charge| charge.status == ChargeStatus::Held).map(|charge| charge.held).sum();
+            prop_assert_eq!(settled + i128::from(pool.debt.get()), charged);
+            prop_assert_eq!(held, charges_held);
+        }
+        let mut fold = LedgerState::default();
+        story.events.iter().for_each(|event| fold.apply(event));
+        prop_assert_eq!(&fold.past_periods, &story.state.past_periods);
+        prop_assert_eq!(&fold.pools, &story.state.pools);
+        for (id, charge) in &story.state.charges {
+            let expires_at = charge.expires_at;
+            prop_assert_eq!(&Charge { expires_at, ..fold.charges[id].clone() }, charge);
+        }
+    }
+}

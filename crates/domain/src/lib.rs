@@ -1,0 +1,16 @@
+//! What Weir decides, without I/O and without a clock: ids, amounts, limits, pools, charges, events, settings.
+//! Every rule takes `now` and returns a value; adapters and services call these and nothing else decides.
+
+pub mod access;
+pub mod amount;
+pub mod charge;
+pub mod event;
+pub mod fixed_point;
+pub mod ids;
+pub mod leaky_bucket;
+pub mod ledger;
+pub mod pool;
+pub mod rollup;
+pub mod settings;
+pub mod time;
+pub mod trace_parent;

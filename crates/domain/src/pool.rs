@@ -1,0 +1,107 @@
+//! A pool: the balance of one payer at one provider. An allowance that is renewed each period, plus purchased tokens that never renew or vanish.
+
+use crate::{
+    amount::Tokens,
+    ids::{Payer, Provider},
+    time::Period,
+};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PoolKey {
+    pub payer: Payer,
+    pub provider: Provider,
+}
+
+/// What was granted and where it went. `remaining` is derived, so it cannot disagree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    pub granted: Tokens,
+    pub settled: Tokens,
+    pub held: Tokens,
+}
+
+impl Balance {
+    pub fn remaining(&self) -> Tokens {
+        self.granted.saturating_sub(self.settled).saturating_sub(self.held)
+    }
+
+    /// `granted − settled − held` may not be negative.
+    pub fn is_consistent(&self) -> bool {
+        i128::from(self.granted.get()) >= i128::from(self.settled.get()) + i128::from(self.held.get())
+    }
+}
+
+/// The allowance of one calendar period. A new period is a new one of these; an old one is never zeroed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolPeriod {
+    pub starts_at: DateTime<Utc>,
+    /// Exclusive; `None` for a pool whose period is `NONE`.
+    pub ends_at: Option<DateTime<Utc>>,
+    pub balance: Balance,
+}
+
+impl PoolPeriod {
+    pub fn contains(&self, at: DateTime<Utc>) -> bool {
+        self.starts_at <= at && self.ends_at.is_none_or(|end| at < end)
+    }
+}
+
+/// The terms on which the allowance is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowanceTerms {
+    pub allowance: Tokens,
+    pub period: Period,
+    pub time_zone: Tz,
+}
+
+impl Default for AllowanceTerms {
+    fn default() -> Self {
+        Self { allowance: Tokens::ZERO, period: Period::None, time_zone: Tz::UTC }
+    }
+}
+
+/// The stored state of a pool: its terms, the purchased balance, the debt, and its latest period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    pub key: PoolKey,
+    pub terms: AllowanceTerms,
+    pub purchased: Balance,
+    /// Booked beyond every balance. Each credit pays it first; while it stands, nothing may be held or consumed.
+    pub debt: Tokens,
+    /// The latest period that was opened; it may be over.
+    pub current: Option<PoolPeriod>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Pool {
+    pub fn new(key: PoolKey, now: DateTime<Utc>) -> Self {
+        Self { key, terms: AllowanceTerms::default(), purchased: Balance::default(), debt: Tokens::ZERO, current: None, updated_at: now }
+    }
+
+    /// Both remainders together; what a consume may take when there is no debt.
+    pub fn remaining(&self) -> Tokens {
+        let allowance = self.current.map_or(Tokens::ZERO, |period| period.balance.remaining());
+        allowance.checked_add(self.purchased.remaining()).unwrap_or(Tokens::MAX)
+    }
+
+    /// The allowance granted in this period plus everything ever purchased.
+    pub fn total(&self) -> Tokens {
+        let granted = self.current.map_or(Tokens::ZERO, |period| period.balance.granted);
+        granted.checked_add(self.purchased.granted).unwrap_or(Tokens::MAX)
+    }
+
+    pub fn held(&self) -> Tokens {
+        let held = self.current.map_or(Tokens::ZERO, |period| period.balance.held);
+        held.checked_add(self.purchased.held).unwrap_or(Tokens::MAX)
+    }
+
+    pub fn resets_at(&self) -> Option<DateTime<Utc>> {
+        self.current.and_then(|period| period.ends_at)
+    }
+}

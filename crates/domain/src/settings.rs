@@ -1,0 +1,315 @@
+//! Settings that change while Weir runs: tiers, limits, providers. Versioned as one document by config-service.
+
+use crate::{
+    amount::Tokens,
+    fixed_point::Thousandths,
+    ids::{Model, Provider},
+    leaky_bucket::{LeakyBucket, MAX_CAPACITY},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LimitScope {
+    User,
+    Org,
+    Key,
+    Provider,
+}
+
+impl LimitScope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "USER",
+            Self::Org => "ORG",
+            Self::Key => "KEY",
+            Self::Provider => "PROVIDER",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Algorithm {
+    #[default]
+    LeakyBucket,
+}
+
+/// What a limit does while the store of its buckets cannot answer. Balances stay exact in each case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OnOutage {
+    /// Refuse: 503.
+    Closed,
+    /// Let pass.
+    Open,
+    /// This process keeps a bucket of its own.
+    #[default]
+    Local,
+}
+
+/// One speed limit. Without a provider it holds for each provider separately, without a model for all models together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limit {
+    pub scope: LimitScope,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    pub capacity: Tokens,
+    pub leak_rate_per_second: Thousandths,
+    #[serde(default)]
+    pub on_outage: OnOutage,
+}
+
+impl Limit {
+    pub fn applies_to(&self, provider: &Provider, model: Option<&Model>) -> bool {
+        self.provider.as_ref().is_none_or(|own| own == provider) && (self.model.is_none() || self.model.as_ref() == model)
+    }
+
+    /// The bucket of an owner on this tier. Limits on a provider have no owner and take `Tier::NEUTRAL`.
+    pub fn bucket(&self, tier: &Tier) -> LeakyBucket {
+        let capacity = tier.bucket_capacity_multiplier.scale(self.capacity.get(), MAX_CAPACITY);
+        let leak = tier.bucket_leak_rate_multiplier.scale(self.leak_rate_per_second.get(), Thousandths::MAX.get());
+        LeakyBucket::new(capacity, Thousandths::new(leak).unwrap_or(Thousandths::MAX))
+    }
+
+    /// The first reason why this limit makes no sense, as (field, message).
+    pub fn invalid(&self) -> Option<(&'static str, String)> {
+        if self.capacity.is_zero() || self.capacity.get() > MAX_CAPACITY {
+            return Some(("capacity", format!("capacity must be between 1 and {MAX_CAPACITY}")));
+        }
+        if self.leak_rate_per_second.get() == 0 {
+            return Some(("leakRatePerSecond", "leakRatePerSecond must be at least 0.001".into()));
+        }
+        None
+    }
+}
+
+/// A named plan: what it multiplies buckets by and how much allowance it may be granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tier {
+    pub priority: i64,
+    pub bucket_capacity_multiplier: Thousandths,
+    pub bucket_leak_rate_multiplier: Thousandths,
+    /// Caps the allowance that is granted, never a balance. Absent or 0: no cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_max_tokens: Option<Tokens>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_requests_per_window: Option<i64>,
+}
+
+impl Tier {
+    pub const NEUTRAL: Self = Self {
+        priority: 0,
+        bucket_capacity_multiplier: Thousandths::ONE,
+        bucket_leak_rate_multiplier: Thousandths::ONE,
+        quota_max_tokens: None,
+        edge_requests_per_window: None,
+    };
+
+    pub fn allowance_cap(&self) -> Option<Tokens> {
+        self.quota_max_tokens.filter(|cap| !cap.is_zero())
+    }
+
+    pub fn invalid(&self) -> Option<(&'static str, String)> {
+        if self.priority < 0 {
+            return Some(("priority", "priority must not be negative".into()));
+        }
+        if self.bucket_capacity_multiplier.get() == 0 {
+            return Some(("bucketCapacityMultiplier", "bucketCapacityMultiplier must be positive".into()));
+        }
+        if self.bucket_leak_rate_multiplier.get() == 0 {
+            return Some(("bucketLeakRateMultiplier", "bucketLeakRateMultiplier must be positive".into()));
+        }
+        if self.edge_requests_per_window.is_some_and(|requests| requests < 1) {
+            return Some(("edgeRequestsPerWindow", "edgeRequestsPerWindow must be positive".into()));
+        }
+        None
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Dialect {
+    Openai,
+    Gemini,
+    Qwen,
+    /// `POST /api/v1/{provider}/chat` with `{"prompt": …}`, an answer without usage.
+    Chat,
+}
+
+/// One upstream API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProviderSettings {
+    pub dialect: Dialect,
+    /// Absent: the stub of this dialect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// Models that may be named; empty: any.
+    #[serde(default)]
+    pub models: Vec<Model>,
+    /// Used when a request names no model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<Model>,
+    /// Deadline of one call, milliseconds.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u32,
+}
+
+const fn default_timeout_ms() -> u32 {
+    30_000
+}
+
+/// The whole document. `version` rises by one with each change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    pub version: i64,
+    pub default_tier: String,
+    pub tiers: BTreeMap<String, Tier>,
+    pub limits: BTreeMap<String, Limit>,
+    pub providers: BTreeMap<Provider, ProviderSettings>,
+}
+
+impl Settings {
+    /// The tier of that name, else the default tier, else the neutral one.
+    pub fn tier(&self, name: Option<&str>) -> &Tier {
+        name.and_then(|name| self.tiers.get(name)).or_else(|| self.tiers.get(&self.default_tier)).unwrap_or(&Tier::NEUTRAL)
+    }
+}
+
+/// One change to the document; each makes a new version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SettingsChange {
+    PutTier { name: String, tier: Tier },
+    DeleteTier { name: String },
+    PutLimit { name: String, limit: Limit },
+    DeleteLimit { name: String },
+    PutProvider { provider: Provider, settings: ProviderSettings },
+    DeleteProvider { provider: Provider },
+}
+
+/// What a change did to the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingsEffect {
+    Created,
+    Replaced,
+    Deleted,
+    /// Nothing of that name: a delete that changed nothing.
+    Absent,
+}
+
+impl Settings {
+    /// Applies a change that was checked at the edge and raises the version, unless nothing changed.
+    pub fn apply(&mut self, change: SettingsChange) -> SettingsEffect {
+        let effect = match change {
+            SettingsChange::PutTier { name, tier } => put(self.tiers.insert(name, tier)),
+            SettingsChange::DeleteTier { name } => delete(self.tiers.remove(&name)),
+            SettingsChange::PutLimit { name, limit } => put(self.limits.insert(name, limit)),
+            SettingsChange::DeleteLimit { name } => delete(self.limits.remove(&name)),
+            SettingsChange::PutProvider { provider, settings } => put(self.providers.insert(provider, settings)),
+            SettingsChange::DeleteProvider { provider } => delete(self.providers.remove(&provider)),
+        };
+        if effect != SettingsEffect::Absent {
+            self.version += 1;
+        }
+        effect
+    }
+}
+
+fn put<T>(previous: Option<T>) -> SettingsEffect {
+    if previous.is_some() { SettingsEffect::Replaced } else { SettingsEffect::Created }
+}
+
+fn delete<T>(previous: Option<T>) -> SettingsEffect {
+    if previous.is_some() { SettingsEffect::Deleted } else { SettingsEffect::Absent }
+}
+
+impl Default for Settings {
+    /// What a new installation starts with, as version 1.
+    fn default() -> Self {
+        let whole = |value: i64| Thousandths::new(value * 1_000).unwrap_or(Thousandths::ONE);
+        let tokens = |amount: i64| Tokens::new(amount).unwrap_or(Tokens::ZERO);
+        let tier = |priority: i64, factor: i64, cap: Option<i64>| Tier {
+            priority,
+            bucket_capacity_multiplier: whole(factor),
+            bucket_leak_rate_multiplier: whole(factor),
+            quota_max_tokens: cap.map(tokens),
+            edge_requests_per_window: None,
+        };
+        let limit = |scope, capacity, rate| Limit {
+            scope,
+            provider: None,
+            model: None,
+            algorithm: Algorithm::LeakyBucket,
+            capacity: tokens(capacity),
+            leak_rate_per_second: whole(rate),
+            on_outage: OnOutage::Local,
+        };
+        let provider = |name: &str, dialect| {
+            let settings =
+                ProviderSettings { dialect, base_url: None, models: Vec::new(), default_model: None, timeout_ms: default_timeout_ms() };
+            Provider::parse(name).ok().map(|provider| (provider, settings))
+        };
+        Self {
+            version: 1,
+            default_tier: "USER".into(),
+            tiers: BTreeMap::from([
+                ("ANONYMOUS".into(), tier(0, 1, Some(1_000))),
+                ("FREE".into(), tier(5, 1, Some(10_000))),
+                ("USER".into(), tier(10, 1, Some(100_000))),
+                ("PRO".into(), tier(20, 5, Some(1_000_000))),
+                ("ENTERPRISE".into(), tier(50, 20, None)),
+                ("ADMIN".into(), tier(100, 2, Some(500_000))),
+            ]),
+            limits: BTreeMap::from([
+                ("user-default".into(), limit(LimitScope::User, 1_000, 10)),
+                ("org-default".into(), limit(LimitScope::Org, 10_000, 100)),
+            ]),
+            providers: [provider("openai", Dialect::Openai), provider("gemini", Dialect::Gemini), provider("qwen", Dialect::Qwen)]
+                .into_iter()
+                .flatten()
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_settings_are_valid_and_survive_json() {
+        let settings = Settings::default();
+        assert!(settings.limits.values().all(|limit| limit.invalid().is_none()));
+        assert!(settings.tiers.values().all(|tier| tier.invalid().is_none()));
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_tier_multiplies_the_bucket_and_never_its_neighbours() {
+        let settings = Settings::default();
+        let limit = &settings.limits["user-default"];
+        assert_eq!(limit.bucket(settings.tier(Some("ADMIN"))).capacity(), 2_000);
+        assert_eq!(limit.bucket(settings.tier(Some("no such tier"))).capacity(), 1_000);
+        assert_eq!(limit.bucket(&Tier::NEUTRAL).leak_micro_per_ms(), 10_000);
+    }
+
+    #[test]
+    fn only_a_real_change_makes_a_version() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.apply(SettingsChange::DeleteTier { name: "NONE".into() }), SettingsEffect::Absent);
+        assert_eq!(settings.version, 1);
+        assert_eq!(settings.apply(SettingsChange::PutTier { name: "GOLD".into(), tier: Tier::NEUTRAL }), SettingsEffect::Created);
+        assert_eq!(settings.version, 2);
+    }
+}

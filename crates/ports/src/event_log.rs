@@ -1,0 +1,77 @@
+//! The log: every event in the order of its shard, at least once. Kafka, or the outbox itself read in order.
+
+use crate::{Result, outbox::OutboxRow};
+use async_trait::async_trait;
+use domain::ids::Shard;
+use futures_core::future::BoxFuture;
+use std::time::Duration;
+
+/// Resolves when every record of the run is acknowledged, or with the first failure.
+pub type Acknowledgement = BoxFuture<'static, Result<()>>;
+
+/// A record as it came from the log, not yet trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    /// The partition; equal to the shard for everything that Weir wrote.
+    pub shard: Shard,
+    pub offset: i64,
+    /// Framed bytes: 0x00, schema id, Avro.
+    pub value: Vec<u8>,
+    /// From the headers; absent on foreign records.
+    pub seq: Option<i64>,
+    pub trace_parent: Option<String>,
+    /// Milliseconds since the Unix epoch at which the log received it.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// What a poll brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// In order within each shard.
+    Records(Vec<LogRecord>),
+    /// From now on this reader owns exactly these shards; state of others must be dropped, state of new ones loaded.
+    Assigned(Vec<Shard>),
+    /// Nothing new within the timeout.
+    Idle,
+}
+
+/// A record that could not be applied, kept with its original bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub shard: Shard,
+    pub offset: i64,
+    pub value: Vec<u8>,
+    pub seq: Option<i64>,
+    pub reason: String,
+}
+
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Hands over one run of rows of one shard, in order, and returns as soon as it is queued; several runs may be in flight.
+    /// A failed acknowledgement means: nothing after the last good run may be believed; the caller starts again from its mark.
+    async fn append(&self, shard: Shard, rows: Vec<OutboxRow>) -> Result<Acknowledgement>;
+
+    /// A reader in a consumer group: shards are divided among its readers.
+    async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>>;
+
+    /// Everything in the log from its beginning to its present end, shard by shard, for the audit and for replay.
+    /// Calls `visit` with records in order within each shard.
+    async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()>;
+
+    /// Durably keeps what could not be applied.
+    async fn bury(&self, letters: &[DeadLetter]) -> Result<()>;
+
+    /// Number of records ever buried.
+    async fn buried(&self) -> Result<u64>;
+
+    async fn ping(&self) -> Result<()>;
+}
+
+#[async_trait]
+pub trait LogReader: Send {
+    /// Waits at most `timeout`.
+    async fn poll(&mut self, timeout: Duration) -> Result<LogEvent>;
+
+    /// Everything before these offsets is durably applied. A commit for shards that are no longer owned is ignored.
+    async fn commit(&mut self, next_offsets: &[(Shard, i64)]) -> Result<()>;
+}

@@ -1,0 +1,140 @@
+//! The ledger: charges, pools and idempotency, and with each change its numbered events, in one transaction.
+
+use crate::Result;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::{
+    charge::Charge,
+    event::UsageEvent,
+    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ledger::{Outcome, Request},
+    pool::{Pool, PoolKey, PoolPeriod},
+    trace_parent::TraceParent,
+};
+use serde::{Deserialize, Serialize};
+
+/// Longest time for which a claimed key without an answer is respected, e.g. while a provider is called. Seconds.
+pub const CLAIM_LEASE_SECS: i64 = 120;
+
+/// Names one request of one principal at one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey {
+    /// Principal and endpoint, e.g. `user:6f1f…|POST /api/v1/tokens/consume`.
+    pub scope: String,
+    /// As sent: 1–255 visible ASCII characters.
+    pub key: String,
+}
+
+/// Whether this request ends the story under its key, or only claims it (a hold that a settle or release will end).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Claim {
+    Completes,
+    Opens,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: IdempotencyKey,
+    /// SHA-256 of the canonical request.
+    pub fingerprint: [u8; 32],
+    pub claim: Claim,
+    /// What the caller needs besides the outcome to give the same answer again; opaque here.
+    pub context: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LedgerRequest {
+    pub request: Request,
+    /// The shard of the payer, or of the charge id.
+    pub shard: Shard,
+    pub idempotency: Option<Idempotency>,
+    pub trace_parent: Option<TraceParent>,
+}
+
+/// What was answered the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAnswer {
+    pub context: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerAnswer {
+    /// Decided now: done (then committed) or refused (then nothing changed, nor is the key taken).
+    Decided(Outcome),
+    /// The same request was done before.
+    Replayed(StoredAnswer),
+    /// The key stands for another request.
+    Mismatch,
+    /// The key was claimed by a request that has not ended. Once the claim's lease is over, the same request
+    /// is `Resumed` instead, by exactly one caller, which gets a new lease.
+    InProgress,
+    /// The opener of this key crashed: its charge, as the opening request made it. The caller ends it and then answers.
+    Resumed(StoredAnswer),
+}
+
+/// Filter of [`Ledger::charges`]. Newest first.
+#[derive(Clone, Debug)]
+pub struct ChargeQuery {
+    pub payer: Payer,
+    pub user_id: Option<UserId>,
+    pub provider: Option<Provider>,
+    pub from: Option<DateTime<Utc>>,
+    pub to: Option<DateTime<Utc>>,
+    /// Only charges older than this one: the last of the previous page.
+    pub before: Option<ChargeId>,
+    pub limit: u32,
+}
+
+/// One shard as one consistent picture: state and events of the same moment.
+pub struct ShardSnapshot {
+    /// In order of `seq`, with the stored bytes.
+    pub events: Vec<StoredEvent>,
+    pub charges: Vec<Charge>,
+    pub pools: Vec<Pool>,
+    pub past_periods: Vec<(PoolKey, PoolPeriod)>,
+    /// The number the shard gave last, whether or not its row exists.
+    pub last_seq: i64,
+}
+
+pub struct StoredEvent {
+    pub seq: i64,
+    /// Avro without framing.
+    pub payload: Vec<u8>,
+    /// `Err` says why the payload could not be decoded.
+    pub event: std::result::Result<UsageEvent, String>,
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Applies the requests in order in one transaction and answers in the same order. When it returns `Ok`, all of it is durable.
+    /// No two requests of one call share an idempotency key.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing was done. `OutcomeUnknown`: look with [`Ledger::find_charge`] or [`Ledger::find_answers`].
+    async fn apply(&self, requests: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>>;
+
+    /// What is stored under each key; `Some` only for completed requests.
+    async fn find_answers(&self, keys: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>>;
+
+    async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>>;
+
+    async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>>;
+
+    /// As stored: a period that is due is not opened by reading. `domain::ledger::pool_view` shows the pool as of now.
+    async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>>;
+
+    /// Pools of a payer, or of everyone; ordered by key, after `after`.
+    async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>>;
+
+    /// Holds whose deadline is before `now`, oldest first.
+    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;
+
+    /// Drops idempotency rows older than `before`; safe to run twice.
+    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64>;
+
+    /// One shard as of one moment, for the audit.
+    async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot>;
+
+    async fn ping(&self) -> Result<()>;
+}

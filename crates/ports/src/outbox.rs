@@ -1,0 +1,63 @@
+//! The outbox: the append-only table of all events, read in the order of their numbers. Nothing is ever deleted from it row by row.
+
+use crate::Result;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::ids::Shard;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A row as the relay hands it on: the stored bytes and what goes into the record's headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    pub shard: Shard,
+    pub seq: i64,
+    pub epoch: i32,
+    pub event_id: Uuid,
+    /// The event type's symbol, e.g. `CHARGE_SETTLED`.
+    pub kind: String,
+    pub tenant: Uuid,
+    pub occurred_at: DateTime<Utc>,
+    pub trace_parent: Option<String>,
+    /// Avro without framing, encoded once, where it was written.
+    pub payload: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardHead {
+    pub shard: Shard,
+    /// Number of the newest event.
+    pub last_seq: i64,
+    /// Everything up to here is acknowledged by the log.
+    pub published_through: i64,
+}
+
+/// The right to publish a shard. `fencing` rises with each new owner; an older one can no longer mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardLease {
+    pub shard: Shard,
+    pub fencing: i64,
+    pub published_through: i64,
+}
+
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Rows of one shard with `seq > after`, in order, at most `limit`.
+    async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>>;
+
+    /// All shards, in order.
+    async fn heads(&self) -> Result<Vec<ShardHead>>;
+
+    /// Renews what `owner` holds and takes free or abandoned shards until it holds its fair share among the owners that are alive.
+    /// Answers everything held now; what is missing from the answer was lost and must not be published any more.
+    async fn acquire_leases(&self, owner: Uuid, ttl: Duration) -> Result<Vec<ShardLease>>;
+
+    /// Gives everything up at once, at shutdown.
+    async fn release_leases(&self, owner: Uuid) -> Result<()>;
+
+    /// Raises `published_through`, never lowers it; ignores leases that have a newer owner. Answers the shards that were ignored.
+    async fn mark_published(&self, marks: &[(ShardLease, i64)]) -> Result<Vec<Shard>>;
+
+    /// Returns when there may be new rows, at the latest after `timeout`.
+    async fn wait(&self, timeout: Duration);
+}

@@ -1,0 +1,11 @@
+//! What every service shares: settings, serving, request context, errors as problems, health, telemetry, background tasks.
+
+pub mod config;
+pub mod health;
+pub mod identity;
+pub mod json;
+pub mod problem;
+pub mod request_context;
+pub mod serve;
+pub mod tasks;
+pub mod telemetry;
