@@ -63,39 +63,48 @@ java_package() {
   fi
 }
 
+# Debian starts a server as soon as its package is installed; ours run from this clone alone.
+install_packages_without_starting_them() (
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    # Left behind, it would keep every later package from starting its service.
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+  fi
+  "${as_root[@]}" apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >>"$cache/apt.log" 2>&1 ||
+    die "apt-get install $* failed; see $cache/apt.log"
+)
+
+# Nor are they to be started at the next boot.
+disable_services_of() {
+  local package
+  [[ -d /run/systemd/system ]] || return 0
+  for package in "$@"; do
+    case $package in
+      postgresql | redis-server) "${as_root[@]}" systemctl --quiet disable "$package" || true ;;
+    esac
+  done
+}
+
 install_missing_packages() {
-  local packages as_root=() policy=/usr/sbin/policy-rc.d made_policy=no service done_well=yes
+  local packages as_root=(env DEBIAN_FRONTEND=noninteractive)
   mapfile -t packages < <(missing_packages)
   ((${#packages[@]} > 0)) || return 0
   command -v apt-get >/dev/null ||
     die "missing: ${packages[*]}. This script can install them only with apt-get (Debian, Ubuntu); install them by hand, or use infra/compose"
   if ((EUID != 0)); then
-    command -v sudo >/dev/null || die "missing: ${packages[*]}, and there is no sudo; as root, run: apt-get install ${packages[*]}"
-    as_root=(sudo)
+    command -v sudo >/dev/null || die "missing: ${packages[*]}, and there is no sudo; as root, run: infra/local/stack install"
+    as_root=(sudo "${as_root[@]}")
   fi
 
   say "installing Debian packages: ${packages[*]}"
-  as_root+=(env DEBIAN_FRONTEND=noninteractive)
   "${as_root[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update >"$cache/apt.log" 2>&1 ||
     die "apt-get update failed; see $cache/apt.log"
   mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sed "s/^java\$/$(java_package)/")
-
-  # Debian starts a server as soon as its package is installed; ours run from this clone alone.
-  if [[ ! -e $policy ]]; then
-    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-    "${as_root[@]}" chmod 755 "$policy"
-    made_policy=yes
-  fi
-  "${as_root[@]}" apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${packages[@]}" \
-    >>"$cache/apt.log" 2>&1 || done_well=no
-  [[ $made_policy == no ]] || "${as_root[@]}" rm -f "$policy"
-  [[ $done_well == yes ]] || die "apt-get install ${packages[*]} failed; see $cache/apt.log"
-
-  if [[ -d /run/systemd/system ]]; then
-    for service in postgresql redis-server; do
-      [[ " ${packages[*]} " != *" $service "* ]] || "${as_root[@]}" systemctl -q disable "$service" || true
-    done
-  fi
+  install_packages_without_starting_them "${packages[@]}"
+  disable_services_of "${packages[@]}"
   mapfile -t packages < <(missing_packages)
   ((${#packages[@]} == 0)) || die "still missing after apt-get install: ${packages[*]}"
 }
