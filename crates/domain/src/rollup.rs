@@ -128,6 +128,14 @@ pub fn cells(event: &UsageEvent) -> Vec<CellKey> {
     cells
 }
 
+/// What one applied event adds, modulo 2^64, to the digest of its shard: xxh3 over the event's id and its amount, big-endian.
+pub fn digest(event: &UsageEvent) -> u64 {
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(event.event.id.0.as_bytes());
+    bytes[16..].copy_from_slice(&event.event.tokens.get().to_be_bytes());
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
 fn dimensions(event: &UsageEvent, of_tenant: bool) -> Vec<Dimension> {
     let event = &event.event;
     let mut dimensions = vec![Dimension(Dimension::TOTAL.into())];
