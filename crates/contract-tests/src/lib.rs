@@ -1,1 +1,8 @@
-//! (being written)
+//! One suite per port: what every adapter of it must do. A suite's functions take the port and panic where a claim does not hold;
+//! `tests/it` runs each of them on the embedded and on the real store.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the whole crate is tests")]
+
+pub mod accounts;
+pub mod ledger;
+pub mod outbox;
+pub mod settings;

@@ -1,0 +1,1 @@
+//! What every adapter of `ports::ledger` must do.

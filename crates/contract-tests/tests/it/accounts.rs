@@ -1,0 +1,1 @@
+//! The suite of `ports::accounts` on every adapter.

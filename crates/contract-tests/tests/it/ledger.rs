@@ -1,0 +1,1 @@
+//! The suite of `ports::ledger` on every adapter.

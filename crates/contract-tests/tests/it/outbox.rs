@@ -1,0 +1,1 @@
+//! The suite of `ports::outbox` on every adapter.

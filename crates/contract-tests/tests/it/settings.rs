@@ -1,0 +1,1 @@
+//! The suite of `ports::settings` on every adapter.
