@@ -1,5 +1,8 @@
 # Thin: each target is one or two commands that can be typed by hand.
 CARGO ?= cargo
+# `make up BUILD=` builds without optimisation, which is faster to build and slower to run.
+BUILD ?= --release
+TARGET := $(or $(CARGO_TARGET_DIR),target)/$(if $(findstring --release,$(BUILD)),release,debug)
 STACK := infra/local/stack
 # The server settings that `make stack` wrote, exported to one command.
 WITH_STACK := set -a; . ./.local/stack.env; set +a;
@@ -10,9 +13,8 @@ help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 up: ## build and run everything in one process on SQLite and memory
-	$(CARGO) build --release --locked -p weir
-	@cp -f target/release/weir target/weir-embedded
-	@exec target/weir-embedded up
+	$(CARGO) build $(BUILD) --locked -p weir
+	@exec $(TARGET)/weir up
 
 stack: ## install and start PostgreSQL, Redis, Kafka and Cassandra under .local/
 	$(STACK) up
@@ -21,17 +23,17 @@ stack-down: ## stop exactly what `make stack` started
 	$(STACK) down
 
 build-distributed: ## build the binary with the drivers of the real servers
-	$(CARGO) build --release --locked -p weir --features distributed
+	$(CARGO) build $(BUILD) --locked -p weir --features distributed
 
-up-distributed: build-distributed stack ## run every role in one process on the real servers
-	@$(WITH_STACK) target/release/weir migrate && exec target/release/weir up
+up-distributed: stack build-distributed ## run every role in one process on the real servers
+	@$(WITH_STACK) $(TARGET)/weir migrate && exec $(TARGET)/weir up
 
 seed: ## replay the shipped hour of real traffic through a running Weir (needs WEIR__ADMIN__API_KEY)
-	target/release/weir seed --trace testdata/llm-trace/conversation.csv
+	$(TARGET)/weir seed --trace testdata/llm-trace/conversation.csv
 
-bench: build-distributed stack ## measure: ratios in one run against the ceilings of this machine
-	$(CARGO) build --release --locked -p bench
-	@$(WITH_STACK) exec target/release/weir-bench --weir target/release/weir $(BENCH_ARGS)
+bench: stack build-distributed ## measure: ratios in one run against the ceilings of this machine
+	$(CARGO) build $(BUILD) --locked -p bench
+	@$(WITH_STACK) exec $(TARGET)/weir-bench --weir $(TARGET)/weir $(BENCH_ARGS)
 
 test: ## everything CI runs: formats, lints, all tests on the embedded stores and on the real servers
 	@infra/local/test
