@@ -7,5 +7,6 @@ pub mod json;
 pub mod problem;
 pub mod request_context;
 pub mod serve;
+pub mod settings;
 pub mod tasks;
 pub mod telemetry;
