@@ -1,0 +1,241 @@
+//! The port: what reports and the projection read and write.
+
+use crate::{
+    away,
+    cells::{CellPartition, StoredCell, StoredShardState},
+    corrupt,
+    raw::{ProviderEntry, StoredRaw, shard_column},
+    session::Cassandra,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use domain::{
+    event::UsageEvent,
+    ids::{Provider, Shard},
+    rollup::{CellKey, CellValue, RollupScope},
+    time::Grain,
+};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use ports::{
+    Result,
+    usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
+};
+use scylla::{deserialize::row::DeserializeRow, serialize::row::SerializeRow, statement::prepared::PreparedStatement};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// What two processes write that both find no generation: the same row with the same timestamp, so it does not matter who was first.
+/// 2026-01-01T00:00:00Z.
+const FIRST_GENERATION: Generation = Generation { id: 1, started_at_micros: 1_767_225_600_000_000 };
+
+const READS_IN_FLIGHT: usize = 64;
+/// Addresses in one `IN` of one partition.
+const KEYS_PER_READ: usize = 100;
+/// Days of a listing that are asked for at once; newest days first, so a busy payer's listing ends with the first round.
+const DAYS_PER_ROUND: usize = 8;
+
+#[async_trait]
+impl UsageStore for Cassandra {
+    async fn live_generation(&self) -> Result<Generation> {
+        if let Some(live) = self.find_live_generation().await? {
+            return Ok(live);
+        }
+        let (session, statements) = self.prepared().await?;
+        let Generation { id, started_at_micros } = FIRST_GENERATION;
+        session.execute_unpaged(&statements.insert_live_generation, (id, started_at_micros, started_at_micros)).await.map_err(away)?;
+        // Read again: a newer pointer of somebody else has the larger timestamp and wins.
+        self.find_live_generation().await?.ok_or_else(|| corrupt("no live generation right after it was written"))
+    }
+
+    async fn shard_states(&self, generation: Generation, shards: &[Shard]) -> Result<Vec<ShardState>> {
+        let (_, statements) = self.prepared().await?;
+        let rows: Vec<StoredShardState> = self.rows(&statements.select_shard_states, (generation.id,)).await?;
+        let states = rows.into_iter().map(StoredShardState::into_state).collect::<Result<HashMap<Shard, ShardState>>>()?;
+        Ok(shards.iter().map(|shard| states.get(shard).copied().unwrap_or_default()).collect())
+    }
+
+    async fn load_cells(&self, generation: Generation, keys: &[CellKey]) -> Result<Vec<CellValue>> {
+        let mut partitions: HashMap<CellPartition, Vec<&CellKey>> = HashMap::new();
+        for key in keys {
+            partitions.entry(CellPartition::of(key)).or_default().push(key);
+        }
+        let mut reads = Vec::new();
+        for (partition, keys) in &partitions {
+            for keys in keys.chunks(KEYS_PER_READ) {
+                reads.push(self.cells_of_partition(generation, partition, keys).boxed());
+            }
+        }
+        let found: HashMap<CellKey, CellValue> = gather(reads).await?.into_iter().flatten().collect();
+        Ok(keys.iter().map(|key| found.get(key).copied().unwrap_or_default()).collect())
+    }
+
+    async fn write(&self, generation: Generation, flushes: &[Flush]) -> Result<()> {
+        self.write_flushes(generation, flushes).await
+    }
+
+    async fn cells(
+        &self,
+        generation: Generation,
+        scope: &RollupScope,
+        grain: Grain,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        dimension_prefix: &str,
+    ) -> Result<Vec<(CellKey, CellValue)>> {
+        let (_, statements) = self.prepared().await?;
+        let scope_text = scope.as_text();
+        let behind_prefix = format!("{dimension_prefix}{}", char::MAX);
+        let mut reads: Vec<BoxFuture<'_, Result<Vec<StoredCell>>>> = Vec::new();
+        for span in grain.spans(from, to) {
+            let values = (generation.id, &scope_text, grain.as_str(), span, dimension_prefix, &behind_prefix, from, to);
+            reads.push(self.rows(&statements.select_cells_by_prefix, values).boxed());
+        }
+        gather(reads).await?.into_iter().flatten().map(|row| row.into_cell(scope, grain)).collect()
+    }
+
+    async fn raw(&self, scope: &RawScope, from: DateTime<Utc>, to: DateTime<Utc>, limit: u32) -> Result<Vec<UsageEvent>> {
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut events: Vec<UsageEvent> = Vec::new();
+        for days in days_newest_first(from, to).chunks(DAYS_PER_ROUND) {
+            let mut reads = Vec::new();
+            for &day in days {
+                reads.push(match scope {
+                    RawScope::Tenant(tenant) => self.newest_of_tenant(*tenant, day, from, to, limit).boxed(),
+                    RawScope::Provider(provider) => self.newest_of_provider(provider, day, from, to, limit).boxed(),
+                });
+            }
+            events.extend(gather(reads).await?.into_iter().flatten());
+            if events.len() >= wanted {
+                break;
+            }
+        }
+        events.truncate(wanted);
+        Ok(events)
+    }
+
+    async fn raw_day(&self, tenant: Uuid, shard: Shard, day: NaiveDate) -> Result<Vec<UsageEvent>> {
+        let (_, statements) = self.prepared().await?;
+        let rows: Vec<StoredRaw> = self.rows(&statements.select_raw_day, (tenant, day, shard_column(shard))).await?;
+        rows.into_iter().map(StoredRaw::into_event).collect()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let (session, statements) = self.prepared().await?;
+        session.execute_unpaged(&statements.select_release_version, ()).await.map_err(away)?;
+        Ok(())
+    }
+}
+
+impl Cassandra {
+    async fn find_live_generation(&self) -> Result<Option<Generation>> {
+        let (_, statements) = self.prepared().await?;
+        let rows: Vec<(i32, i64)> = self.rows(&statements.select_live_generation, ()).await?;
+        Ok(rows.first().map(|&(id, started_at_micros)| Generation { id, started_at_micros }))
+    }
+
+    /// Newest first.
+    async fn newest_of_tenant(
+        &self,
+        tenant: Uuid,
+        day: NaiveDate,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<UsageEvent>> {
+        let (_, statements) = self.prepared().await?;
+        let shard = shard_column(Shard::of_tenant(tenant));
+        let rows: Vec<StoredRaw> = self.rows(&statements.select_raw_newest, (tenant, day, shard, from, to, limit_column(limit))).await?;
+        rows.into_iter().map(StoredRaw::into_event).collect()
+    }
+
+    /// The newest of each shard, merged; then their rows.
+    async fn newest_of_provider(
+        &self,
+        provider: &Provider,
+        day: NaiveDate,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<UsageEvent>> {
+        let (_, statements) = self.prepared().await?;
+        let mut reads: Vec<BoxFuture<'_, Result<Vec<ProviderEntry>>>> = Vec::new();
+        for shard in Shard::all() {
+            let values = (provider.as_str(), day, shard_column(shard), from, to, limit_column(limit));
+            reads.push(self.rows(&statements.select_provider_newest, values).boxed());
+        }
+        let mut entries: Vec<ProviderEntry> = gather(reads).await?.into_iter().flatten().collect();
+        entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.ts, entry.event_id)));
+        entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut reads: Vec<BoxFuture<'_, Result<Vec<StoredRaw>>>> = Vec::new();
+        for entry in entries {
+            let shard = shard_column(Shard::of_tenant(entry.tenant));
+            reads.push(self.rows(&statements.select_raw_event, (entry.tenant, day, shard, entry.ts, entry.event_id)).boxed());
+        }
+        // An address without its row: the write of both is still under way.
+        gather(reads).await?.into_iter().flatten().map(StoredRaw::into_event).collect()
+    }
+
+    /// Keys that all lie in the partition.
+    async fn cells_of_partition(
+        &self,
+        generation: Generation,
+        partition: &CellPartition,
+        keys: &[&CellKey],
+    ) -> Result<Vec<(CellKey, CellValue)>> {
+        let Some(first) = keys.first() else { return Ok(Vec::new()) };
+        let (_, statements) = self.prepared().await?;
+        let addresses: Vec<(&str, DateTime<Utc>, i8)> =
+            keys.iter().map(|key| (key.dimension.0.as_str(), key.bucket, shard_column(key.shard))).collect();
+        let values = (generation.id, &partition.scope, partition.grain, &partition.span, addresses);
+        let rows: Vec<StoredCell> = self.rows(&statements.select_cells_by_key, values).await?;
+        rows.into_iter().map(|row| row.into_cell(&first.scope, first.grain)).collect()
+    }
+
+    async fn rows<Row>(&self, statement: &PreparedStatement, values: impl SerializeRow + Send) -> Result<Vec<Row>>
+    where
+        Row: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + Send + 'static,
+    {
+        let session = self.session().await?;
+        let pager = session.execute_iter(statement.clone(), values).await.map_err(away)?;
+        let rows = pager.rows_stream::<Row>().map_err(|error| corrupt(error.to_string()))?;
+        rows.try_collect().await.map_err(away)
+    }
+}
+
+/// All results in the order of the reads, a bounded number under way.
+async fn gather<T>(reads: Vec<BoxFuture<'_, Result<T>>>) -> Result<Vec<T>> {
+    stream::iter(reads).buffered(READS_IN_FLIGHT).try_collect().await
+}
+
+fn limit_column(limit: u32) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
+}
+
+/// No event is older than 2000 or more than a year ahead; a wider range asks for no more days than that.
+fn days_newest_first(from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<NaiveDate> {
+    let earliest = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or(NaiveDate::MIN);
+    let latest = Utc::now().date_naive() + Days::new(366);
+    if from >= to {
+        return Vec::new();
+    }
+    let first = from.date_naive().max(earliest);
+    let last = (to - chrono::TimeDelta::nanoseconds(1)).date_naive().min(latest);
+    let mut days: Vec<NaiveDate> = first.iter_days().take_while(|day| *day <= last).collect();
+    days.reverse();
+    days
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_asks_for_each_day_that_its_half_open_range_touches() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let days = |from, to| days_newest_first(at(from), at(to)).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(days("2026-02-27T23:59:59Z", "2026-03-01T00:00:00Z"), ["2026-02-28", "2026-02-27"]);
+        assert_eq!(days("2026-03-01T00:00:00Z", "2026-03-01T00:00:00.001Z"), ["2026-03-01"]);
+        assert!(days("2026-03-01T00:00:00Z", "2026-03-01T00:00:00Z").is_empty());
+        assert_eq!(days_newest_first(DateTime::<Utc>::MIN_UTC, at("2000-01-02T00:00:00Z")).len(), 1);
+    }
+}
