@@ -1,0 +1,10 @@
+//! The product as its users meet it: real processes, real sockets, the embedded stores and the real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
+
+mod audit;
+mod bad_input;
+mod harness;
+mod lifecycle;
+mod path;
+mod roles;
+mod settings;
