@@ -1,0 +1,61 @@
+//! What is right is called clean: idle, half published, half applied, and while everything moves.
+
+use crate::world::{World, different, payers};
+use audit::{Progress, Scope};
+use domain::ids::Payer;
+use std::{collections::HashMap, sync::Mutex};
+
+#[tokio::test]
+async fn a_random_workload_is_clean_whether_or_not_it_is_published_and_applied() {
+    for seed in 0..20 {
+        for world in [World::after(seed, 600), World::settled(seed, 600)] {
+            let report = world.audit(Scope::default()).await;
+            assert_eq!(different(&report), HashMap::new(), "seed {seed}: {:#?}", report.invariants);
+            assert!(report.clean && report.checked_events > 200, "{}", report.checked_events);
+            assert!(report.invariants.iter().all(|invariant| invariant.checked > 0));
+            assert_eq!(report.totals.applied + report.totals.pending, report.totals.accepted);
+            assert_eq!(report.totals.dead_letters, 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn live_traffic_between_any_two_reads_is_no_difference() {
+    for seed in 100..140 {
+        let world = World::after(seed, 300);
+        world.data().steps_per_read = usize::try_from(seed % 5 + 1).unwrap();
+        let report = world.audit(Scope::default()).await;
+        assert_eq!(different(&report), HashMap::new(), "seed {seed}: {:#?}", report.invariants);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_installation_is_clean() {
+    let report = World::new(1).audit(Scope::default()).await;
+    assert!(report.clean);
+    assert_eq!(report.checked_events, 0);
+}
+
+#[tokio::test]
+async fn a_scope_counts_only_what_it_covers() {
+    let world = World::settled(7, 900);
+    let Payer::Org(org) = payers()[3] else { panic!("the fourth payer is an org") };
+    let whole = world.audit(Scope::default()).await;
+    let of_org = world.audit(Scope { org: Some(org), ..Scope::default() }).await;
+    let middle = world.data().middle_event().event.occurred_at;
+    let early = world.audit(Scope { to: Some(middle), ..Scope::default() }).await;
+    let late = world.audit(Scope { from: Some(middle), ..Scope::default() }).await;
+    assert!([&whole, &of_org, &early, &late].iter().all(|report| report.clean));
+    assert!(0 < of_org.checked_events && of_org.checked_events < whole.checked_events);
+    assert_eq!(early.checked_events + late.checked_events, whole.checked_events);
+}
+
+#[tokio::test]
+async fn progress_ends_with_every_shard_and_event() {
+    let world = World::settled(3, 300);
+    let seen = Mutex::new(Vec::new());
+    let note = |progress| seen.lock().unwrap().push(progress);
+    let report = audit::run(&world.stores(), &Scope::default(), &note).await.unwrap();
+    let last = seen.lock().unwrap().last().copied();
+    assert_eq!(last, Some(Progress::Shards { done: 64, of: 64, events: report.checked_events }));
+}
