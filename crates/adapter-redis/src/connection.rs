@@ -1,0 +1,154 @@
+//! One multiplexed connection, replaced in the background as soon as it breaks or falls silent. A call never outlasts its budget.
+
+use ports::{Result, StoreError};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection,
+    io::tcp::TcpSettings,
+};
+use std::{future::Future, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout_at},
+};
+
+const STORE: &str = "redis";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("the Redis URL is not valid; it looks like redis://host:6379")]
+    Url(#[source] RedisError),
+    #[error("the Redis prefix must be 1 to 64 letters, digits, '-', '_' or '.'")]
+    Prefix,
+}
+
+/// What callers see of the connection.
+#[derive(Clone)]
+enum Link {
+    Up {
+        connection: MultiplexedConnection,
+        number: u64,
+    },
+    /// Being replaced since then.
+    Down {
+        since: Instant,
+    },
+}
+
+pub(crate) struct Connection {
+    link: Arc<watch::Sender<Link>>,
+    budget: Duration,
+    keeper: AbortHandle,
+}
+
+impl Connection {
+    /// Returns at once; the server may be away.
+    pub(crate) fn open(url: &str, budget: Duration) -> Result<Self, ConnectError> {
+        // Without it the kernel holds a request back until the previous answer is acknowledged.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = url.into_connection_info().map_err(ConnectError::Url)?.set_tcp_settings(tcp);
+        let client = Client::open(info).map_err(ConnectError::Url)?;
+        let link = Arc::new(watch::Sender::new(Link::Down { since: Instant::now() }));
+        let keeper = tokio::spawn(keep_connected(client, Arc::clone(&link))).abort_handle();
+        Ok(Self { link, budget, keeper })
+    }
+
+    /// Runs `call` on the connection, at most until the budget is used up. Nothing is repeated here: a script may have run.
+    pub(crate) async fn run<T, F>(&self, call: impl FnOnce(MultiplexedConnection) -> F) -> Result<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let deadline = Instant::now() + self.budget;
+        let (connection, number) = self.connected(deadline).await?;
+        match timeout_at(deadline, call(connection)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if needs_another_connection(&error) {
+                    self.replace(number);
+                }
+                Err(StoreError::unavailable(STORE, error))
+            }
+            Err(elapsed) => {
+                // A server that vanished without a word keeps a connection open for many minutes.
+                self.replace(number);
+                Err(StoreError::unavailable(STORE, elapsed))
+            }
+        }
+    }
+
+    /// Waits for a connection that is just being replaced, but not for a server that has been away for longer than a budget.
+    async fn connected(&self, deadline: Instant) -> Result<(MultiplexedConnection, u64)> {
+        let mut link = self.link.subscribe();
+        loop {
+            match &*link.borrow_and_update() {
+                Link::Up { connection, number } => return Ok((connection.clone(), *number)),
+                Link::Down { since } if since.elapsed() > self.budget => return Err(StoreError::unavailable(STORE, "not connected")),
+                Link::Down { .. } => {}
+            }
+            match timeout_at(deadline, link.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(closed)) => return Err(StoreError::unavailable(STORE, closed)),
+                Err(elapsed) => return Err(StoreError::unavailable(STORE, elapsed)),
+            }
+        }
+    }
+
+    /// At once, so that the next caller does not try the same; late news of an earlier connection changes nothing.
+    fn replace(&self, failed: u64) {
+        let replaced = self.link.send_if_modified(|link| {
+            let current = matches!(link, Link::Up { number, .. } if *number == failed);
+            if current {
+                *link = Link::Down { since: Instant::now() };
+            }
+            current
+        });
+        if replaced {
+            tracing::warn!("the connection to redis failed and is being replaced");
+            metrics::counter!("redis_reconnects_total").increment(1);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// A failed-over server refuses writes; everything else that is not about the connection is the call's own.
+fn needs_another_connection(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
+        || error.is_unrecoverable_error()
+        || error.is_timeout()
+}
+
+async fn keep_connected(client: Client, link: Arc<watch::Sender<Link>>) {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(1_024);
+    let mut state = link.subscribe();
+    for number in 1.. {
+        let connection = connect(&client, &config).await;
+        link.send_replace(Link::Up { connection, number });
+        if state.wait_for(|link| matches!(link, Link::Down { .. })).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn connect(client: &Client, config: &AsyncConnectionConfig) -> MultiplexedConnection {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match client.get_multiplexed_async_connection_with_config(config).await {
+            Ok(connection) => return connection,
+            Err(error) => tracing::debug!(%error, "redis cannot be reached"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,51 @@
+//! The Lua scripts, and calling them by hash.
+
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::MultiplexedConnection};
+use std::sync::LazyLock;
+
+pub(crate) static TAKE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/take.lua")));
+pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/give_back.lua")));
+
+pub(crate) struct Source {
+    text: &'static str,
+    sha1: String,
+}
+
+/// Arguments of one call, in the script's order.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    pub(crate) keys: Vec<String>,
+    pub(crate) values: Vec<i64>,
+    /// Milliseconds since the Unix epoch instead of the server's time. Production never sets it.
+    pub(crate) now_ms: Option<i64>,
+}
+
+impl Source {
+    fn new(text: &'static str) -> Self {
+        Self { text, sha1: Script::new(text).get_hash().to_owned() }
+    }
+
+    /// Sent again only when the server says that it does not know the script, which means that it has not run.
+    pub(crate) async fn call(&self, connection: &mut MultiplexedConnection, arguments: &Arguments) -> RedisResult<Vec<i64>> {
+        let by_hash = command("EVALSHA", &self.sha1, arguments).query_async(connection).await;
+        match by_hash {
+            Err(error) if is_unknown_script(&error) => command("EVAL", self.text, arguments).query_async(connection).await,
+            answer => answer,
+        }
+    }
+}
+
+fn command(verb: &str, script: &str, arguments: &Arguments) -> Cmd {
+    let mut command = redis::cmd(verb);
+    command.arg(script).arg(arguments.keys.len()).arg(&arguments.keys);
+    match arguments.now_ms {
+        None => command.arg(""),
+        Some(now_ms) => command.arg(now_ms),
+    };
+    command.arg(&arguments.values);
+    command
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
