@@ -1,1 +1,67 @@
-//! (being written)
+//! config-service: tiers, limits and providers as one versioned document; its way to every process; instances; the event schemas.
+
+mod admin;
+mod distribution;
+mod document;
+mod error;
+pub mod feed;
+mod instances;
+mod schemas;
+
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+use feed::Feed;
+use instances::Instances;
+use ports::{Clock, settings::SettingsStore};
+use service_kit::{settings::HotSettings, tasks::Tasks};
+use std::{path::PathBuf, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+pub struct Deps {
+    pub store: Arc<dyn SettingsStore>,
+    /// Fed by this service itself: [`start`] runs [`feed::feed_from_store`]'s loop on it.
+    pub settings: HotSettings,
+    pub clock: Clock,
+    /// Where the newest document is kept for a start without the store.
+    pub last_known_good: Option<PathBuf>,
+    /// Topic of the usage events, e.g. `weir.usage`; the schema's subject is `<topic>-value`.
+    pub usage_topic: String,
+}
+
+#[derive(Clone)]
+struct Service {
+    store: Arc<dyn SettingsStore>,
+    feed: Feed,
+    clock: Clock,
+    instances: Arc<Instances>,
+    usage_topic: Arc<str>,
+    shutdown: CancellationToken,
+}
+
+pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let service = Service {
+        feed: Feed::new(deps.settings, deps.last_known_good),
+        store: deps.store,
+        clock: deps.clock,
+        instances: Arc::default(),
+        usage_topic: deps.usage_topic.into(),
+        shutdown: tasks.token(),
+    };
+    tasks.spawn("settings-feed", service.feed.clone().follow_store(Arc::clone(&service.store), tasks.token()));
+    Router::new()
+        .route("/api/v1/admin/tiers", get(admin::tiers::list))
+        .route("/api/v1/admin/tiers/{name}", get(admin::tiers::show).put(admin::tiers::put).delete(admin::tiers::delete))
+        .route("/api/v1/admin/limits", get(admin::limits::list))
+        .route("/api/v1/admin/limits/{name}", get(admin::limits::show).put(admin::limits::put).delete(admin::limits::delete))
+        .route("/api/v1/admin/providers", get(admin::providers::list))
+        .route("/api/v1/admin/providers/{name}", get(admin::providers::show).put(admin::providers::put).delete(admin::providers::delete))
+        .route("/api/v1/admin/config/versions", get(admin::versions::list))
+        .route("/config/{app}/{profile}", get(distribution::document))
+        .route("/config/{app}/{profile}/watch", get(distribution::watch))
+        .route("/registry/instances", post(instances::register).get(instances::list))
+        .route("/registry/instances/{id}", put(instances::heartbeat).delete(instances::deregister))
+        .nest("/schema-registry", schemas::routes())
+        .with_state(service)
+}
