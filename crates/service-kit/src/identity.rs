@@ -107,13 +107,7 @@ impl fmt::Debug for Identity {
 
 /// What a service calls another one as: an administrator that is no user.
 pub fn service_caller() -> Caller {
-    Caller {
-        user_id: None,
-        key_id: None,
-        scopes: BTreeSet::from([Scope::Admin]),
-        providers: BTreeSet::new(),
-        org_ids: BTreeSet::new(),
-    }
+    Caller { user_id: None, key_id: None, scopes: BTreeSet::from([Scope::Admin]), providers: BTreeSet::new(), org_ids: BTreeSet::new() }
 }
 
 /// Lets [`Authenticated`] accept signed identities made for `audience`: for a service that listens by itself.

@@ -109,8 +109,9 @@ fn parse_query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
     Query::try_from_uri(&parts.uri).map(|Query(query)| query).map_err(|rejection| {
         let text = rejection.body_text();
         let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-        let named = text.split_once(": ").filter(|(name, _)| seen.contains(name));
-        let (path, message) = named.unwrap_or(("", text));
+        let (path, message) = text.split_once(": ").filter(|(name, _)| seen.contains(name)).unwrap_or(("", text));
+        // The place of an unknown name is the query itself.
+        let path = if message.starts_with("unknown field") { "" } else { path };
         Problem::validation(vec![explain::field(path, message)])
     })
 }

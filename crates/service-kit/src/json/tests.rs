@@ -51,8 +51,10 @@ fn each_wrong_field_is_named_with_what_it_must_be() {
     assert_eq!(consume(r#"{"provider":"x","tokens":1,"metadata":{"a":{}}}"#), pair("metadata.a", "metadata.a must be a string"));
     assert_eq!(consume("[]").0, "body");
     assert_eq!(
-        refused::<Batch>(r#"{ "items": [ {"provider":"x","tokens":1},{"provider":"x",
-            "tokens":true} ] }"#),
+        refused::<Batch>(
+            r#"{ "items": [ {"provider":"x","tokens":1},{"provider":"x",
+            "tokens":true} ] }"#
+        ),
         pair("items[1].tokens", "items[1].tokens must be an integer")
     );
     assert_eq!(refused::<Batch>(r#"{"items":[{"provider":"x"}]}"#), pair("items[0].tokens", "items[0].tokens is required"));
