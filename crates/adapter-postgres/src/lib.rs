@@ -1,1 +1,15 @@
-//! (being written)
+//! Ledger, outbox, settings and accounts in Postgres 15 or newer: one struct, [`Postgres`], implements these four ports.
+
+mod accounts;
+mod connect;
+mod error;
+mod ledger;
+mod news;
+mod outbox;
+mod settings;
+mod shard;
+
+pub use connect::{Postgres, PostgresSettings};
+
+/// Named in every error of this adapter.
+const STORE: &str = "postgres";

@@ -1,0 +1,91 @@
+//! Connections and their limits, and the schema.
+
+use crate::{STORE, error::not_done, news::News};
+use ports::{Result, StoreError};
+use sqlx::{
+    ConnectOptions, Connection, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+/// Longest wait for a free connection, then for the server's word on each statement, each lock, and on a transaction nobody continues.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const SESSION_LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "8s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s")];
+/// A connection that was idle for longer is tried before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub struct PostgresSettings {
+    /// `postgres://user:password@host:port/database`; never printed.
+    pub url: String,
+    /// About 8 for each two cores of the server; more only buy latency.
+    pub max_connections: u32,
+}
+
+impl fmt::Debug for PostgresSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSettings").field("max_connections", &self.max_connections).finish_non_exhaustive()
+    }
+}
+
+/// Ledger, outbox, settings and accounts of one database. Clones share the connections; the last one ends the background tasks.
+#[derive(Clone)]
+pub struct Postgres {
+    pub(crate) pool: PgPool,
+    pub(crate) news: Arc<News>,
+}
+
+impl Postgres {
+    /// # Errors
+    /// `Unavailable` when the address is malformed or the server does not answer.
+    pub async fn connect(settings: &PostgresSettings) -> Result<Self> {
+        let options = PgConnectOptions::from_str(&settings.url)
+            .map_err(not_done)?
+            .application_name("weir")
+            .options(SESSION_LIMITS)
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max_connections.max(2))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    if idle.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options.clone())
+            .await
+            .map_err(not_done)?;
+        let news = Arc::new(News::start(pool.clone(), options));
+        Ok(Self { pool, news })
+    }
+
+    /// Creates or upgrades the schema. Safe to repeat and from several processes at once.
+    ///
+    /// # Errors
+    /// `Unavailable` when the server does not answer; `Corrupt` when the schema is not the one these migrations made.
+    pub async fn migrate(&self) -> Result<()> {
+        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => not_done(error),
+            other => StoreError::corrupt(STORE, other.to_string()),
+        })
+    }
+
+    /// The connections, for measurements and operators' tools.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Closes every connection; what is under way ends first.
+    pub async fn close(&self) {
+        self.news.stop();
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,195 @@
+//! `ports::ledger` in Postgres. The hot path, [`Ledger::apply`], is one transaction for the whole batch:
+//!
+//! | round trip | statement | when |
+//! |---|---|---|
+//! | 1 | `BEGIN` | |
+//! | 2 | `lock_shards.sql`: the rows of the batch's shards, ascending; also answers the last numbers | |
+//! | 3 | `load_claims.sql` | a request has an idempotency key |
+//! | 4 | `load_charges.sql`, `load_periods.sql` | settle, release, expire, a repeated request |
+//! | 5 | `load_pools.sql` | a pool is concerned |
+//! | | `domain::ledger::decide` for each request in arrival order; events are numbered and encoded | |
+//! | 6 | `write.sql`: numbers, events, new charges, changed pools | something changed |
+//! | 7 | `update_charges.sql`, `put_periods.sql`, `insert_claims.sql`, … | rows of these tables changed |
+//! | 8 | `COMMIT`, or `ROLLBACK` when nothing changed | |
+//!
+//! The lock of a shard covers everything in it (see `migrations/postgres`), is held until the commit, and is taken in one order: numbers
+//! are dense, rows become visible in the order of their numbers, and batches of several processes cannot deadlock on it.
+
+mod apply;
+mod batch;
+mod claims;
+mod load;
+mod rows;
+mod write;
+
+use crate::{
+    Postgres, STORE,
+    error::{bounded, not_done},
+    shard::shard_column,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, TimeZone, Utc};
+use claims::ClaimRow;
+use domain::{
+    charge::Charge,
+    ids::{ChargeId, Payer, Provider, Shard},
+    pool::{Pool, PoolKey},
+};
+use ports::{
+    Result, StoreError,
+    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+};
+use rows::{ChargeRow, PeriodRow, PoolRow, is_org};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Why a step of the transaction did not succeed: the server's word, or what we make of its data.
+pub(crate) enum Failure {
+    Sql(sqlx::Error),
+    Store(StoreError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[async_trait]
+impl Ledger for Postgres {
+    async fn apply(&self, requests: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        // In a task of its own: a caller that goes away must not leave a transaction open.
+        let work = tokio::spawn(apply::apply(self.clone(), requests.to_vec()));
+        work.await.unwrap_or_else(|gone| Err(StoreError::outcome_unknown(STORE, gone)))
+    }
+
+    async fn find_answers(&self, keys: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>> {
+        let rows: Vec<ClaimRow> = bounded(
+            sqlx::query_as(include_str!("sql/ledger/find_answers.sql"))
+                .bind(keys.iter().map(|key| key.scope.as_str()).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.key.as_str()).collect::<Vec<_>>())
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        let claims = rows.into_iter().map(ClaimRow::claim).collect::<Result<HashMap<_, _>>>()?;
+        let mut answers: HashMap<_, _> = claims.into_iter().map(|(key, claim)| (key, claim.completed())).collect();
+        Ok(keys.iter().map(|key| answers.get_mut(key).and_then(Option::take)).collect())
+    }
+
+    async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>> {
+        let Some(shard) = id.shard() else { return Ok(None) };
+        let query = sqlx::query_as(include_str!("sql/ledger/find_charge.sql")).bind(shard_column(shard)).bind(id.0);
+        let row: Option<ChargeRow> = bounded(query.fetch_optional(&self.pool)).await?;
+        row.map(ChargeRow::charge).transpose()
+    }
+
+    async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>> {
+        let mut end = (query.to.unwrap_or_else(far_future), Uuid::nil());
+        if let Some(before) = query.before {
+            let Some(charge) = self.find_charge(before).await? else { return Ok(Vec::new()) };
+            end = end.min((charge.created_at, before.0));
+        }
+        let statement = sqlx::query_as(include_str!("sql/ledger/list_charges.sql"))
+            .bind(query.payer.tenant())
+            .bind(is_org(query.payer))
+            .bind(query.user_id.map(|user| user.0))
+            .bind(query.provider.as_ref().map(Provider::as_str))
+            .bind(query.from.unwrap_or(DateTime::UNIX_EPOCH))
+            .bind(end.0)
+            .bind(end.1)
+            .bind(i64::from(query.limit));
+        let rows: Vec<ChargeRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(ChargeRow::charge).collect()
+    }
+
+    async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {
+        let statement = sqlx::query_as(include_str!("sql/ledger/find_pool.sql"))
+            .bind(is_org(key.payer))
+            .bind(key.payer.tenant())
+            .bind(key.provider.as_str());
+        let row: Option<PoolRow> = bounded(statement.fetch_optional(&self.pool)).await?;
+        row.map(PoolRow::pool).transpose()
+    }
+
+    async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>> {
+        let statement = sqlx::query_as(include_str!("sql/ledger/list_pools.sql"))
+            .bind(payer.map(is_org))
+            .bind(payer.map(Payer::tenant))
+            .bind(provider.map(Provider::as_str))
+            .bind(after.map(|key| is_org(key.payer)))
+            .bind(after.map(|key| key.payer.tenant()))
+            .bind(after.map(|key| key.provider.as_str()))
+            .bind(i64::from(limit));
+        let rows: Vec<PoolRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(PoolRow::pool).collect()
+    }
+
+    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+        let statement = sqlx::query_scalar(include_str!("sql/ledger/expired_holds.sql")).bind(now).bind(i64::from(limit));
+        let ids: Vec<Uuid> = bounded(statement.fetch_all(&self.pool)).await?;
+        Ok(ids.into_iter().map(ChargeId).collect())
+    }
+
+    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
+        let statement = sqlx::query(include_str!("sql/ledger/forget_answers.sql")).bind(before);
+        Ok(bounded(statement.execute(&self.pool)).await?.rows_affected())
+    }
+
+    async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
+        match read_snapshot(self, shard).await {
+            Ok(snapshot) => Ok(snapshot),
+            Err(Failure::Sql(error)) => Err(not_done(error)),
+            Err(Failure::Store(error)) => Err(error),
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        bounded(sqlx::query(include_str!("sql/ping.sql")).execute(&self.pool)).await.map(drop)
+    }
+}
+
+fn far_future() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(9999, 12, 31, 0, 0, 0).single().unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+async fn read_snapshot(postgres: &Postgres, shard: Shard) -> Result<ShardSnapshot, Failure> {
+    let mut transaction = postgres.pool.begin_with(include_str!("sql/ledger/begin_snapshot.sql")).await?;
+    let snapshot = read_shard(&mut transaction, shard).await;
+    transaction.rollback().await?;
+    snapshot
+}
+
+async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<ShardSnapshot, Failure> {
+    let column = shard_column(shard);
+    sqlx::query(include_str!("sql/ledger/allow_long_reads.sql")).execute(&mut *connection).await?;
+    let last_seq: i64 = sqlx::query_scalar(include_str!("sql/ledger/snapshot_head.sql")).bind(column).fetch_one(&mut *connection).await?;
+    let events: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as(include_str!("sql/ledger/snapshot_events.sql")).bind(column).fetch_all(&mut *connection).await?;
+    let charges: Vec<ChargeRow> =
+        sqlx::query_as(include_str!("sql/ledger/snapshot_charges.sql")).bind(column).fetch_all(&mut *connection).await?;
+    let pools: Vec<PoolRow> =
+        sqlx::query_as(include_str!("sql/ledger/snapshot_pools.sql")).bind(column).fetch_all(&mut *connection).await?;
+    let periods: Vec<PeriodRow> =
+        sqlx::query_as(include_str!("sql/ledger/snapshot_periods.sql")).bind(column).fetch_all(&mut *connection).await?;
+    let stored = |(seq, payload): (i64, Vec<u8>)| {
+        let event = event_codec::decode(&payload).map_err(|error| error.to_string());
+        StoredEvent { seq, payload, event }
+    };
+    Ok(ShardSnapshot {
+        events: events.into_iter().map(stored).collect(),
+        charges: charges.into_iter().map(ChargeRow::charge).collect::<Result<_>>()?,
+        pools: pools.into_iter().map(PoolRow::pool).collect::<Result<_>>()?,
+        past_periods: periods.into_iter().map(PeriodRow::period).collect::<Result<_>>()?,
+        last_seq,
+    })
+}

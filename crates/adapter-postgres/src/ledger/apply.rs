@@ -1,0 +1,131 @@
+//! The transaction of a batch: its steps, what its failures mean, and when it is tried again.
+
+use super::{
+    Failure,
+    batch::Batch,
+    claims::{Claims, Verdict},
+    load::{load_state, lock_shards},
+    write::write,
+};
+use crate::{
+    Postgres, STORE,
+    error::{Silence, not_done, sqlstate},
+};
+use ports::{
+    Clock, Result, StoreError,
+    ledger::{LedgerAnswer, LedgerRequest},
+};
+use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+
+/// Tries of a batch that the server rolled back, or whose connection broke before the commit was sent.
+const TRIES: u32 = 4;
+/// Longest wait for the steps before the commit, then for the commit's answer.
+const DECIDE_TIMEOUT: Duration = Duration::from_secs(12);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How one try ended without an answer.
+enum Broken {
+    /// Rolled back by the server, or its connection was lost before the commit: nothing is done.
+    Again {
+        error: sqlx::Error,
+        exists: bool,
+    },
+    Final(StoreError),
+}
+
+/// Applies the batch, or says truthfully what is known about it.
+pub(super) async fn apply(postgres: Postgres, requests: Vec<LedgerRequest>) -> Result<Vec<LedgerAnswer>> {
+    // A charge or key turned out to exist: look for all of them first. The common request is new, so the first try saves that.
+    let mut look_first = false;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_once(&postgres, &requests, look_first).await {
+            Ok(answers) => return Ok(answers),
+            Err(Broken::Again { exists, .. }) if tries < TRIES => {
+                look_first |= exists;
+                tokio::time::sleep(Duration::from_millis(u64::from(tries) * 5)).await;
+            }
+            Err(Broken::Again { error, .. }) => return Err(not_done(error)),
+            Err(Broken::Final(error)) => return Err(error),
+        }
+    }
+}
+
+async fn try_once(postgres: &Postgres, requests: &[LedgerRequest], look_first: bool) -> Result<Vec<LedgerAnswer>, Broken> {
+    let mut connection = postgres.pool.acquire().await.map_err(|error| Broken::Final(not_done(error)))?;
+    let done = transact(&mut connection, requests, look_first).await;
+    match &done {
+        // The rollback was queued when the transaction was dropped.
+        Ok(_) => {}
+        Err(Broken::Again { error, .. }) if sqlstate(error).is_some() => {}
+        // Closing the socket ends whatever may still be open on the other side.
+        Err(_) => drop(connection.detach()),
+    }
+    let (answers, wrote) = done?;
+    if wrote {
+        postgres.news.rows_written();
+    }
+    Ok(answers)
+}
+
+async fn transact(
+    connection: &mut PgConnection,
+    requests: &[LedgerRequest],
+    look_first: bool,
+) -> Result<(Vec<LedgerAnswer>, bool), Broken> {
+    let mut transaction = connection.begin().await.map_err(|error| broken(error.into()))?;
+    let decided = tokio::time::timeout(DECIDE_TIMEOUT, decide_and_write(&mut transaction, requests, look_first)).await;
+    let batch = match decided {
+        Ok(batch) => batch.map_err(broken)?,
+        Err(_) => return Err(Broken::Final(StoreError::unavailable(STORE, Silence(DECIDE_TIMEOUT)))),
+    };
+    if batch.changes_nothing() {
+        transaction.rollback().await.map_err(|error| broken(error.into()))?;
+        return Ok((batch.answers, false));
+    }
+    match tokio::time::timeout(COMMIT_TIMEOUT, transaction.commit()).await {
+        Ok(Ok(())) => Ok((batch.answers, !batch.events.is_empty())),
+        // The server answered the commit with an error and lives on: it has rolled back.
+        Ok(Err(error)) if sqlstate(&error).is_some() => Err(broken(error.into())),
+        Ok(Err(error)) => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
+        Err(_) => Err(Broken::Final(StoreError::outcome_unknown(STORE, Silence(COMMIT_TIMEOUT)))),
+    }
+}
+
+async fn decide_and_write<'a>(
+    connection: &mut PgConnection,
+    requests: &'a [LedgerRequest],
+    look_first: bool,
+) -> Result<Batch<'a>, Failure> {
+    let heads = lock_shards(connection, requests).await?;
+    let claims = Claims::of(Claims::load(connection, requests).await?)?;
+    let verdicts: Vec<Verdict> = requests.iter().map(|request| claims.verdict(request)).collect();
+    let undecided = requests.iter().zip(&verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Proceed { .. }));
+    let opened = |request: &LedgerRequest| request.idempotency.as_ref().is_some_and(|idempotency| claims.holds(&idempotency.key));
+    let state = load_state(connection, undecided.map(|(request, _)| request), |request| look_first || opened(request)).await?;
+    let mut batch = Batch::new(state, heads, Clock::System.now());
+    for (request, verdict) in requests.iter().zip(verdicts) {
+        batch.answer(request, verdict)?;
+    }
+    if !batch.changes_nothing() {
+        write(connection, &batch).await?;
+    }
+    Ok(batch)
+}
+
+fn broken(failure: Failure) -> Broken {
+    match failure {
+        Failure::Store(error) => Broken::Final(error),
+        Failure::Sql(error) => match sqlstate(&error).as_deref() {
+            // serialization_failure, deadlock_detected
+            Some("40001" | "40P01") => Broken::Again { error, exists: false },
+            // unique_violation: a charge or a key exists.
+            Some("23505") => Broken::Again { error, exists: true },
+            Some(_) => Broken::Final(not_done(error)),
+            None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)) => Broken::Again { error, exists: false },
+            None => Broken::Final(not_done(error)),
+        },
+    }
+}

@@ -1,0 +1,95 @@
+//! Decides a batch: from locked state to answers, numbered and encoded events, and the rows that changed. No I/O.
+
+use super::{
+    Failure,
+    claims::{ClaimWrites, Verdict},
+    load::Head,
+};
+use crate::error::corrupt;
+use chrono::{DateTime, Utc};
+use domain::{
+    event::{NewEvent, UsageEvent},
+    ids::Shard,
+    ledger::{LedgerState, Outcome, decide},
+};
+use ports::ledger::{LedgerAnswer, LedgerRequest};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An event with its number and bytes.
+pub(super) struct OutboxEvent {
+    pub shard: Shard,
+    pub numbered: UsageEvent,
+    pub trace_parent: Option<String>,
+    pub payload: Vec<u8>,
+}
+
+pub(super) struct Batch<'a> {
+    pub answers: Vec<LedgerAnswer>,
+    pub events: Vec<OutboxEvent>,
+    pub claims: ClaimWrites<'a>,
+    pub state: LedgerState,
+    /// Heads of the locked shards, after this batch.
+    pub heads: BTreeMap<Shard, Head>,
+    pub numbered: BTreeSet<Shard>,
+    recorded_at: DateTime<Utc>,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(state: LedgerState, heads: BTreeMap<Shard, Head>, recorded_at: DateTime<Utc>) -> Self {
+        let (answers, events) = (Vec::new(), Vec::new());
+        Self { answers, events, claims: ClaimWrites::default(), state, heads, numbered: BTreeSet::new(), recorded_at }
+    }
+
+    /// Nothing to write: every request was refused, replayed or known.
+    pub fn changes_nothing(&self) -> bool {
+        self.events.is_empty() && self.claims.is_empty()
+    }
+
+    /// Answers the next request, in arrival order.
+    pub fn answer(&mut self, request: &'a LedgerRequest, verdict: Verdict) -> Result<(), Failure> {
+        let answer = match verdict {
+            Verdict::Answer(answer) => answer,
+            Verdict::TakeLease(stored) => {
+                self.claims.take_lease(request);
+                LedgerAnswer::Resumed(stored)
+            }
+            Verdict::Proceed { opened } => LedgerAnswer::Decided(self.decide(request, opened)?),
+        };
+        self.answers.push(answer);
+        Ok(())
+    }
+
+    fn decide(&mut self, request: &'a LedgerRequest, opened: bool) -> Result<Outcome, Failure> {
+        let decision = decide(&mut self.state, &request.request);
+        let changed = !decision.events.is_empty();
+        for event in decision.events {
+            self.number(request, event)?;
+        }
+        let mut outcome = decision.outcome;
+        if let Outcome::Charged { charge, .. } = &mut outcome
+            && let Some(stored) = self.state.charges.get(&charge.spec.id)
+        {
+            charge.seq = stored.seq;
+        }
+        self.claims.keep(request, opened, &outcome, changed)?;
+        Ok(outcome)
+    }
+
+    fn number(&mut self, request: &LedgerRequest, event: NewEvent) -> Result<(), Failure> {
+        let shard = event.payer.shard();
+        // Only the shards that the requests name are locked.
+        let head = self.heads.get_mut(&shard).filter(|_| shard == request.shard);
+        let head = head.ok_or_else(|| corrupt("a request that names another shard than its payer's"))?;
+        head.last_seq += 1;
+        self.numbered.insert(shard);
+        let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
+        if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
+            charge.seq = head.last_seq;
+        }
+        let numbered = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: self.recorded_at };
+        let payload = event_codec::encode(&numbered).map_err(|error| corrupt(error.to_string()))?;
+        let trace_parent = request.trace_parent.map(|trace| trace.to_string());
+        self.events.push(OutboxEvent { shard, numbered, trace_parent, payload });
+        Ok(())
+    }
+}

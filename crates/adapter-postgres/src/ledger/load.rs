@@ -1,0 +1,118 @@
+//! Locks the shards of a batch and reads the rows that its decisions depend on.
+
+use super::{
+    Failure,
+    rows::{ChargeRow, PeriodRow, PoolRow, is_org},
+};
+use crate::shard::{shard_column, shard_of};
+use chrono::{DateTime, Utc};
+use domain::{
+    charge::Charge,
+    ids::{ChargeId, Shard},
+    ledger::{Command, LedgerState, PeriodKey},
+    pool::PoolKey,
+};
+use ports::ledger::LedgerRequest;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where the numbering of a locked shard stands.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    pub last_seq: i64,
+    pub epoch: i32,
+}
+
+/// Takes the lock of every shard of the batch, in ascending order, so that two batches can never wait for each other.
+pub(super) async fn lock_shards(connection: &mut PgConnection, requests: &[LedgerRequest]) -> Result<BTreeMap<Shard, Head>, Failure> {
+    let shards: BTreeSet<Shard> = requests.iter().map(|request| request.shard).collect();
+    let columns: Vec<i16> = shards.into_iter().map(shard_column).collect();
+    let rows: Vec<(i16, i64, i32)> =
+        sqlx::query_as(include_str!("../sql/ledger/lock_shards.sql")).bind(&columns).fetch_all(connection).await?;
+    let mut heads = BTreeMap::new();
+    for (shard, last_seq, epoch) in rows {
+        heads.insert(shard_of(shard)?, Head { last_seq, epoch });
+    }
+    Ok(heads)
+}
+
+/// The state for these requests. Charges that a consume or hold is about to make are looked for only when `known` names them.
+pub(super) async fn load_state<'a>(
+    connection: &mut PgConnection,
+    requests: impl Iterator<Item = &'a LedgerRequest> + Clone,
+    known: impl Fn(&LedgerRequest) -> bool,
+) -> Result<LedgerState, Failure> {
+    let mut state = LedgerState::default();
+    let ids: BTreeSet<(Shard, ChargeId)> = requests.clone().filter_map(|request| charge_to_read(request, &known)).collect();
+    if !ids.is_empty() {
+        for charge in load_charges(connection, &ids).await? {
+            state.charges.insert(charge.spec.id, charge);
+        }
+    }
+    let of_commands = requests.filter_map(|request| request.request.command.pool());
+    let of_charges = state.charges.values().map(pool_of);
+    let pools: BTreeSet<PoolKey> = of_commands.chain(of_charges).collect();
+    if !pools.is_empty() {
+        load_pools(connection, &pools, &mut state).await?;
+    }
+    let periods: BTreeSet<PeriodKey> = state.charges.values().filter_map(|charge| past_period(&state, charge)).collect();
+    if !periods.is_empty() {
+        load_periods(connection, &periods, &mut state).await?;
+    }
+    Ok(state)
+}
+
+fn pool_of(charge: &Charge) -> PoolKey {
+    PoolKey { payer: charge.spec.payer, provider: charge.spec.provider.clone() }
+}
+
+fn charge_to_read(request: &LedgerRequest, known: impl Fn(&LedgerRequest) -> bool) -> Option<(Shard, ChargeId)> {
+    let makes_it = matches!(request.request.command, Command::Consume { .. } | Command::Hold { .. });
+    let id = request.request.command.charge()?;
+    (!makes_it || known(request)).then_some((request.shard, id))
+}
+
+fn past_period(state: &LedgerState, charge: &Charge) -> Option<PeriodKey> {
+    let key = pool_of(charge);
+    let starts_at = charge.period_start?;
+    let current: Option<DateTime<Utc>> = state.pools.get(&key).and_then(|pool| pool.current).map(|period| period.starts_at);
+    (current != Some(starts_at)).then_some((key, starts_at))
+}
+
+async fn load_charges(connection: &mut PgConnection, ids: &BTreeSet<(Shard, ChargeId)>) -> Result<Vec<Charge>, Failure> {
+    let rows: Vec<ChargeRow> = sqlx::query_as(include_str!("../sql/ledger/load_charges.sql"))
+        .bind(ids.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
+        .bind(ids.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().map(ChargeRow::charge).collect::<ports::Result<_>>()?)
+}
+
+async fn load_pools(connection: &mut PgConnection, keys: &BTreeSet<PoolKey>, state: &mut LedgerState) -> Result<(), Failure> {
+    let rows: Vec<PoolRow> = sqlx::query_as(include_str!("../sql/ledger/load_pools.sql"))
+        .bind(keys.iter().map(|key| is_org(key.payer)).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.payer.tenant()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.provider.as_str()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    for row in rows {
+        let pool = row.pool()?;
+        state.pools.insert(pool.key.clone(), pool);
+    }
+    Ok(())
+}
+
+async fn load_periods(connection: &mut PgConnection, keys: &BTreeSet<PeriodKey>, state: &mut LedgerState) -> Result<(), Failure> {
+    let rows: Vec<PeriodRow> = sqlx::query_as(include_str!("../sql/ledger/load_periods.sql"))
+        .bind(keys.iter().map(|(key, _)| is_org(key.payer)).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(key, _)| key.payer.tenant()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(key, _)| key.provider.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, starts_at)| *starts_at).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    for row in rows {
+        let (key, period) = row.period()?;
+        state.past_periods.insert((key, period.starts_at), period);
+    }
+    Ok(())
+}

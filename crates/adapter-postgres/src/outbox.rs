@@ -1,0 +1,150 @@
+//! `ports::outbox` in Postgres. Readers follow a shard by number and take no locks: the ledger makes rows visible in that order.
+//! Leases have their own table, so that publishing never waits for a writer.
+
+use crate::{
+    Postgres,
+    error::bounded,
+    shard::{shard_column, shard_of},
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::ids::Shard;
+use ports::{
+    Result,
+    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
+};
+use sqlx::{FromRow, PgConnection};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use uuid::Uuid;
+
+#[derive(FromRow)]
+struct EventRow {
+    seq: i64,
+    epoch: i32,
+    event_id: Uuid,
+    kind: String,
+    tenant: Uuid,
+    occurred_at: DateTime<Utc>,
+    trace_parent: Option<String>,
+    payload: Vec<u8>,
+}
+
+impl EventRow {
+    fn row(self, shard: Shard) -> OutboxRow {
+        let Self { seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = self;
+        OutboxRow { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload }
+    }
+}
+
+#[async_trait]
+impl Outbox for Postgres {
+    async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
+        let statement = sqlx::query_as(include_str!("sql/outbox/read.sql")).bind(shard_column(shard)).bind(after).bind(i64::from(limit));
+        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(|row| row.row(shard)).collect())
+    }
+
+    async fn heads(&self) -> Result<Vec<ShardHead>> {
+        let rows: Vec<(i16, i64, i64)> = bounded(sqlx::query_as(include_str!("sql/outbox/heads.sql")).fetch_all(&self.pool)).await?;
+        let head = |(shard, last_seq, published_through)| Ok(ShardHead { shard: shard_of(shard)?, last_seq, published_through });
+        rows.into_iter().map(head).collect()
+    }
+
+    async fn acquire_leases(&self, owner: Uuid, ttl: Duration) -> Result<Vec<ShardLease>> {
+        let rows = bounded(async {
+            let mut transaction = self.pool.begin().await?;
+            let rows = acquire(&mut transaction, owner, ttl).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        });
+        let mut leases = rows.await?.into_iter().map(lease).collect::<Result<Vec<_>>>()?;
+        leases.sort_unstable_by_key(|lease| lease.shard);
+        Ok(leases)
+    }
+
+    async fn release_leases(&self, owner: Uuid) -> Result<()> {
+        let all: Vec<i16> = Shard::all().map(shard_column).collect();
+        bounded(async {
+            let mut transaction = self.pool.begin().await?;
+            lock_leases(&mut transaction).await?;
+            give_up(&mut transaction, owner, &all).await?;
+            sqlx::query(include_str!("sql/outbox/forget_owner.sql")).bind(owner).execute(&mut *transaction).await?;
+            transaction.commit().await
+        })
+        .await
+    }
+
+    async fn mark_published(&self, marks: &[(ShardLease, i64)]) -> Result<Vec<Shard>> {
+        let mut furthest: BTreeMap<(Shard, i64), i64> = BTreeMap::new();
+        for (lease, through) in marks {
+            let known = furthest.entry((lease.shard, lease.fencing)).or_insert(*through);
+            *known = (*known).max(*through);
+        }
+        let statement = sqlx::query_scalar(include_str!("sql/outbox/mark_published.sql"))
+            .bind(furthest.keys().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
+            .bind(furthest.keys().map(|(_, fencing)| *fencing).collect::<Vec<_>>())
+            .bind(furthest.values().copied().collect::<Vec<_>>());
+        let held: Vec<i16> = bounded(statement.fetch_all(&self.pool)).await?;
+        let held = held.into_iter().map(shard_of).collect::<Result<BTreeSet<_>>>()?;
+        let asked: BTreeSet<Shard> = furthest.into_keys().map(|(shard, _)| shard).collect();
+        Ok(asked.difference(&held).copied().collect())
+    }
+
+    async fn wait(&self, timeout: Duration) {
+        self.news.bells().outbox.wait(timeout).await;
+    }
+}
+
+/// A row of `outbox_lease` as the owners divide it among themselves.
+#[derive(Clone, Copy, Debug, FromRow)]
+struct LeaseRow {
+    shard: i16,
+    owner: Option<Uuid>,
+    running: bool,
+}
+
+async fn acquire(connection: &mut PgConnection, owner: Uuid, ttl: Duration) -> sqlx::Result<Vec<(i16, i64, i64)>> {
+    let secs = ttl.as_secs_f64();
+    let rows = lock_leases(connection).await?;
+    sqlx::query(include_str!("sql/outbox/forget_dead_owners.sql")).execute(&mut *connection).await?;
+    sqlx::query(include_str!("sql/outbox/beat.sql")).bind(owner).bind(secs).execute(&mut *connection).await?;
+    let alive: i64 = sqlx::query_scalar(include_str!("sql/outbox/count_owners.sql")).fetch_one(&mut *connection).await?;
+    let division = divide(&rows, owner, usize::try_from(alive).unwrap_or(1));
+    if !division.give_up.is_empty() {
+        give_up(connection, owner, &division.give_up).await?;
+    }
+    sqlx::query_as(include_str!("sql/outbox/take_leases.sql")).bind(owner).bind(secs).bind(&division.hold).fetch_all(connection).await
+}
+
+/// All rows, locked in ascending order: owners divide the shards one after the other.
+async fn lock_leases(connection: &mut PgConnection) -> sqlx::Result<Vec<LeaseRow>> {
+    sqlx::query_as(include_str!("sql/outbox/lock_leases.sql")).fetch_all(connection).await
+}
+
+async fn give_up(connection: &mut PgConnection, owner: Uuid, shards: &[i16]) -> sqlx::Result<()> {
+    let statement = sqlx::query(include_str!("sql/outbox/give_up_leases.sql")).bind(owner).bind(shards);
+    statement.execute(connection).await.map(drop)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Division {
+    hold: Vec<i16>,
+    give_up: Vec<i16>,
+}
+
+/// What `owner` keeps and takes of all shards, and what it leaves to the others, so that nobody holds more than a fair share.
+fn divide(rows: &[LeaseRow], owner: Uuid, alive: usize) -> Division {
+    let share = rows.len().div_ceil(alive.max(1));
+    let own: Vec<i16> = rows.iter().filter(|row| row.owner == Some(owner)).map(|row| row.shard).collect();
+    let free = rows.iter().filter(|row| row.owner != Some(owner) && (row.owner.is_none() || !row.running)).map(|row| row.shard);
+    let (keep, give_up) = own.split_at(own.len().min(share));
+    let hold = keep.iter().copied().chain(free.take(share - keep.len())).collect();
+    Division { hold, give_up: give_up.to_vec() }
+}
+
+fn lease((shard, fencing, published_through): (i16, i64, i64)) -> Result<ShardLease> {
+    Ok(ShardLease { shard: shard_of(shard)?, fencing, published_through })
+}

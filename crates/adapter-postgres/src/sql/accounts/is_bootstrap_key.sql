@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM api_key WHERE bootstrap AND hash = $1);

@@ -1,0 +1,1 @@
+SELECT * FROM pool_period WHERE shard = $1 ORDER BY payer_is_org, payer_id, provider, starts_at;

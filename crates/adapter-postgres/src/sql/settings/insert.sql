@@ -1,0 +1,4 @@
+WITH stored AS (
+    INSERT INTO settings_version (version, author, at, change, document) VALUES ($1, $2, $3, $4, $5)
+)
+SELECT pg_notify('weir_settings', '');

@@ -1,0 +1,123 @@
+-- The ledger: every row belongs to a payer and so to one shard. The row of `outbox_shard` is the lock of its shard:
+-- whoever changes anything of a shard holds it from reading to commit, so nothing else here needs a lock.
+
+CREATE TABLE outbox_shard (
+    shard    smallint PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+    -- Number of the shard's newest event; 0 before the first.
+    last_seq bigint NOT NULL DEFAULT 0 CHECK (last_seq >= 0),
+    -- Raised when the ledger is restored from a backup.
+    epoch    integer NOT NULL DEFAULT 1
+) WITH (fillfactor = 10);
+INSERT INTO outbox_shard (shard) SELECT generate_series(0, 63);
+
+-- All events, never changed and never deleted row by row.
+CREATE TABLE outbox (
+    shard        smallint NOT NULL,
+    seq          bigint NOT NULL CHECK (seq > 0),
+    epoch        integer NOT NULL,
+    event_id     uuid NOT NULL,
+    kind         text NOT NULL,
+    tenant       uuid NOT NULL,
+    occurred_at  timestamptz NOT NULL,
+    trace_parent text,
+    payload      bytea NOT NULL,
+    PRIMARY KEY (shard, seq)
+);
+-- Payloads are small and random: neither worth compressing nor moving out of the row.
+ALTER TABLE outbox ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE TABLE charge (
+    shard          smallint NOT NULL,
+    id             uuid NOT NULL,
+    payer_is_org   boolean NOT NULL,
+    payer_id       uuid NOT NULL,
+    user_id        uuid NOT NULL,
+    key_id         uuid,
+    provider       text COLLATE "C" NOT NULL,
+    model          text COLLATE "C",
+    -- A JSON object of texts; null when empty. Text, because only the ledger reads it and JSON of its own may hold \u0000.
+    metadata       text,
+    status         text COLLATE "C" NOT NULL CHECK (status IN ('HELD', 'SETTLED', 'RELEASED', 'EXPIRED', 'REFUNDED')),
+    held           bigint NOT NULL CHECK (held BETWEEN 0 AND 9007199254740991),
+    settled        bigint NOT NULL CHECK (settled BETWEEN 0 AND 9007199254740991),
+    refunded       bigint NOT NULL CHECK (refunded BETWEEN 0 AND settled),
+    debt           bigint NOT NULL CHECK (debt BETWEEN 0 AND settled),
+    from_allowance bigint NOT NULL CHECK (from_allowance >= 0),
+    from_purchased bigint NOT NULL CHECK (from_purchased >= 0),
+    period_start   timestamptz,
+    late           boolean NOT NULL,
+    created_at     timestamptz NOT NULL,
+    settled_at     timestamptz,
+    expires_at     timestamptz,
+    seq            bigint NOT NULL CHECK (seq > 0),
+    PRIMARY KEY (shard, id),
+    CHECK (CASE status WHEN 'SETTLED' THEN from_allowance + from_purchased + debt = settled
+                       WHEN 'HELD' THEN from_allowance + from_purchased = held
+                       ELSE true END)
+);
+-- A payer's charges, newest first.
+CREATE INDEX charge_by_payer ON charge (payer_id, created_at, id);
+-- What the sweeper looks for.
+CREATE INDEX charge_open_holds ON charge (expires_at) WHERE status = 'HELD';
+
+CREATE TABLE pool (
+    shard             smallint NOT NULL,
+    -- False sorts first, as users do in the order of the keys.
+    payer_is_org      boolean NOT NULL,
+    payer_id          uuid NOT NULL,
+    provider          text COLLATE "C" NOT NULL,
+    allowance         bigint NOT NULL CHECK (allowance >= 0),
+    period            text COLLATE "C" NOT NULL CHECK (period IN ('DAY', 'WEEK', 'MONTH', 'NONE')),
+    time_zone         text COLLATE "C" NOT NULL,
+    purchased_granted bigint NOT NULL CHECK (purchased_granted BETWEEN 0 AND 9007199254740991),
+    purchased_settled bigint NOT NULL CHECK (purchased_settled >= 0),
+    purchased_held    bigint NOT NULL CHECK (purchased_held >= 0),
+    debt              bigint NOT NULL CHECK (debt >= 0),
+    -- The latest period; all null before the first.
+    period_starts_at  timestamptz,
+    period_ends_at    timestamptz,
+    period_granted    bigint CHECK (period_granted BETWEEN 0 AND 9007199254740991),
+    period_settled    bigint CHECK (period_settled >= 0),
+    period_held       bigint CHECK (period_held >= 0),
+    updated_at        timestamptz NOT NULL,
+    PRIMARY KEY (payer_is_org, payer_id, provider),
+    CHECK (purchased_granted >= purchased_settled + purchased_held),
+    CHECK (period_granted >= period_settled + period_held),
+    CHECK (num_nulls(period_starts_at, period_granted, period_settled, period_held) IN (0, 4))
+) WITH (fillfactor = 50);
+-- The audit reads pools by shard. No column of an index changes with a charge, so updates stay on their page.
+CREATE INDEX pool_by_shard ON pool (shard);
+
+-- Periods that are over: kept, because a hold is settled in the period in which it was made.
+CREATE TABLE pool_period (
+    shard        smallint NOT NULL,
+    payer_is_org boolean NOT NULL,
+    payer_id     uuid NOT NULL,
+    provider     text COLLATE "C" NOT NULL,
+    starts_at    timestamptz NOT NULL,
+    ends_at      timestamptz,
+    granted      bigint NOT NULL CHECK (granted BETWEEN 0 AND 9007199254740991),
+    settled      bigint NOT NULL CHECK (settled >= 0),
+    held         bigint NOT NULL CHECK (held >= 0),
+    PRIMARY KEY (payer_is_org, payer_id, provider, starts_at),
+    CHECK (granted >= settled + held)
+);
+CREATE INDEX pool_period_by_shard ON pool_period (shard);
+
+CREATE TABLE idempotency (
+    scope       text COLLATE "C" NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    shard       smallint NOT NULL,
+    fingerprint bytea NOT NULL,
+    -- The charge that opened the key; it may complete it while the lease runs.
+    charge_id   uuid,
+    -- Null once completed.
+    lease_until timestamptz,
+    context     bytea NOT NULL,
+    -- The outcome as JSON.
+    outcome     text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    PRIMARY KEY (scope, key)
+);
+-- Rows arrive in the order of time: ranges of pages are enough to find the old ones.
+CREATE INDEX idempotency_by_age ON idempotency USING brin (created_at) WITH (pages_per_range = 16);
