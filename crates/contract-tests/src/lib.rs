@@ -6,3 +6,4 @@ pub mod accounts;
 pub mod ledger;
 pub mod outbox;
 pub mod settings;
+pub mod usage_store;
