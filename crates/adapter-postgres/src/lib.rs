@@ -2,6 +2,7 @@
 
 mod accounts;
 mod connect;
+mod database;
 mod error;
 mod ledger;
 mod news;
@@ -10,6 +11,7 @@ mod settings;
 mod shard;
 
 pub use connect::{Postgres, PostgresSettings};
+pub use database::create_database;
 
 /// Named in every error of this adapter.
 const STORE: &str = "postgres";

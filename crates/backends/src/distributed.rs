@@ -1,0 +1,71 @@
+//! Postgres, Redis, Kafka and Cassandra.
+
+use crate::Backends;
+use adapter_cassandra::Cassandra;
+use adapter_kafka::{Kafka, KafkaSettings};
+use adapter_postgres::{Postgres, PostgresSettings};
+use adapter_redis::RedisRateLimits;
+use anyhow::{Context, Result};
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::config::Config;
+use std::sync::Arc;
+
+pub async fn open(config: &Config) -> Result<Backends> {
+    let postgres = Postgres::connect(&postgres_settings(config)?).await.context("WEIR__POSTGRES__URL")?;
+    let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
+    let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix).await.context("WEIR__REDIS__URL")?;
+    let kafka = Kafka::connect(&kafka_settings(config)?).context("WEIR__KAFKA__BROKERS")?;
+    let cassandra = cassandra(config).await?;
+    let shared = Arc::new(postgres.clone());
+    Ok(Backends {
+        ledger: shared.clone(),
+        outbox: shared.clone(),
+        settings: shared.clone(),
+        accounts: shared,
+        rate_limits: Arc::new(redis),
+        event_log: Arc::new(kafka),
+        usage_store: Arc::new(cassandra),
+        close: Arc::new(move || {
+            let postgres = postgres.clone();
+            Box::pin(async move { postgres.close().await })
+        }),
+    })
+}
+
+pub async fn migrate(config: &Config) -> Result<Vec<String>> {
+    let settings = postgres_settings(config)?;
+    let created = adapter_postgres::create_database(&settings.url).await.context("WEIR__POSTGRES__URL")?;
+    let postgres = Postgres::connect(&settings).await.context("WEIR__POSTGRES__URL")?;
+    postgres.migrate().await.context("postgres")?;
+    postgres.close().await;
+    cassandra(config).await?.migrate().await.context("cassandra")?;
+    let topics = adapter_kafka::migrate(&kafka_settings(config)?).await.context("kafka")?;
+    Ok(vec![
+        format!("postgres: {}the schema is up to date", if created { "the database is created, " } else { "" }),
+        format!("cassandra: keyspace {} is up to date", config.cassandra.keyspace),
+        format!("kafka: {} are there", topics.join(" and ")),
+    ])
+}
+
+async fn cassandra(config: &Config) -> Result<Cassandra> {
+    anyhow::ensure!(!config.cassandra.nodes.is_empty(), missing("WEIR__CASSANDRA__NODES"));
+    Cassandra::connect(&config.cassandra.nodes, &config.cassandra.keyspace).await.context("WEIR__CASSANDRA__NODES")
+}
+
+fn postgres_settings(config: &Config) -> Result<PostgresSettings> {
+    let url = required(config.postgres.url.as_ref(), "WEIR__POSTGRES__URL")?;
+    Ok(PostgresSettings { url: url.to_owned(), max_connections: config.postgres.max_connections })
+}
+
+fn kafka_settings(config: &Config) -> Result<KafkaSettings> {
+    let brokers = config.kafka.brokers.clone().with_context(|| missing("WEIR__KAFKA__BROKERS"))?;
+    Ok(KafkaSettings { brokers, topic_prefix: config.kafka.topic_prefix.clone() })
+}
+
+fn required<'a>(secret: Option<&'a SecretString>, name: &str) -> Result<&'a str> {
+    secret.map(ExposeSecret::expose_secret).with_context(|| missing(name))
+}
+
+fn missing(name: &str) -> String {
+    format!("{name} is not set; with `make stack`, load it: set -a; . .local/stack.env; set +a")
+}
