@@ -124,7 +124,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpSt
 
 async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken, limits: Limits) {
     let _ = stream.set_nodelay(true);
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(Progress::new());
     let io = TokioIo::new(TimedIo::new(stream, Arc::clone(&progress), limits));
     let mut http = http1::Builder::new();
     // The limits on time are TimedIo's: hyper's own would not answer 408 and would cut idle connections at the head's limit.

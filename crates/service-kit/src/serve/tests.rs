@@ -56,8 +56,9 @@ impl Server {
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await;
-    read.expect("the server does not close").expect("the answer was destroyed by a reset");
-    String::from_utf8(text).unwrap()
+    let text = String::from_utf8(text).unwrap();
+    read.unwrap_or_else(|_| panic!("the server does not close after {text:?}")).expect("the answer was destroyed by a reset");
+    text
 }
 
 fn get_request(path: &str, headers: &str) -> String {
@@ -200,7 +201,7 @@ async fn a_silent_connection_is_closed_and_an_idle_one_kept_for_longer() {
 
 #[tokio::test]
 async fn a_body_that_stalls_is_answered_408_and_closed_and_a_slow_one_is_read() {
-    let server = Server::start(QUICK).await;
+    let server = Server::start(Limits { idle: Duration::from_secs(60), ..QUICK }).await;
     let head = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n";
     assert_problem(&server.exchange(format!("{head}{{\"a\"")).await, 408, "request_timeout");
     assert_problem(&server.exchange(head).await, 408, "request_timeout");

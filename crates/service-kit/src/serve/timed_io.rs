@@ -1,13 +1,14 @@
 //! A socket that ends itself when the client stays silent where it should speak, or deaf where it should listen.
 
 use super::Limits;
+use futures::task::AtomicWaker;
 use std::{
     future::Future,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -25,24 +26,46 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a connection is doing, as its handler knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
+    started: Instant,
     /// Odd while a request is in progress; changes with each beginning and end.
     turn: AtomicU32,
+    /// When the last request ended, milliseconds after `started`.
+    ended_ms: AtomicU64,
     body_awaited: AtomicBool,
+    /// A connection that gave up its client and only waits for the answer to be written.
+    closing: AtomicWaker,
 }
 
 impl Progress {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            turn: AtomicU32::new(0),
+            ended_ms: AtomicU64::new(0),
+            body_awaited: AtomicBool::new(false),
+            closing: AtomicWaker::new(),
+        }
+    }
+
     pub(super) fn begin(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn end(&self) {
-        self.turn.fetch_add(1, Ordering::Relaxed);
+        let ended = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.ended_ms.store(ended, Ordering::Relaxed);
+        self.turn.fetch_add(1, Ordering::Release);
+        self.closing.wake();
     }
 
     pub(super) fn await_body(&self, awaited: bool) {
         self.body_awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    fn ended(&self) -> Instant {
+        self.started + Duration::from_millis(self.ended_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -54,7 +77,7 @@ enum Waiting {
     Head,
     /// For more of a body.
     Body,
-    /// For our own handler: no limit here.
+    /// For our own handler.
     Nothing,
 }
 
@@ -71,6 +94,7 @@ pub(super) struct TimedIo {
     write_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<usize>,
     received: bool,
+    given_up: bool,
 }
 
 impl TimedIo {
@@ -86,6 +110,7 @@ impl TimedIo {
             write_timer: None,
             lingering: None,
             received: false,
+            given_up: false,
         }
     }
 
@@ -98,10 +123,10 @@ impl TimedIo {
 
     fn restart(&mut self) {
         let limit = match self.waiting {
-            Waiting::Request => self.limits.idle,
             Waiting::Head => self.limits.head,
             Waiting::Body => self.limits.body_stall,
-            Waiting::Nothing => return,
+            // Not a limit on our handler, only the next look at what it does: hyper does not read again when it has finished.
+            Waiting::Request | Waiting::Nothing => self.limits.idle,
         };
         self.read_deadline = Instant::now() + limit;
     }
@@ -118,8 +143,7 @@ impl TimedIo {
         }
     }
 
-    /// Nothing to read: pending, or an error once the client has been silent for too long.
-    fn silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn observe(&mut self) {
         let turn = self.progress.turn.load(Ordering::Relaxed);
         if turn % 2 == 1 {
             let awaited = self.progress.body_awaited.load(Ordering::Relaxed);
@@ -127,32 +151,47 @@ impl TimedIo {
         } else if turn != self.turn {
             self.turn = turn;
             self.waiting = Waiting::Request;
-            self.restart();
+            self.read_deadline = self.progress.ended() + self.limits.idle;
         }
-        if self.waiting == Waiting::Nothing {
-            return Poll::Pending;
+    }
+
+    /// Nothing to read: pending, or an error once the client has been silent for too long.
+    fn silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.given_up {
+            return self.await_answer(cx);
         }
-        let deadline = self.read_deadline;
-        let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
+        loop {
+            self.observe();
+            let deadline = self.read_deadline;
+            let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.deadline() > deadline {
+                timer.as_mut().reset(deadline);
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
+            if Instant::now() < deadline {
+                timer.as_mut().reset(deadline);
+            } else if self.waiting == Waiting::Nothing {
+                self.restart();
+            } else {
                 return Poll::Ready(Err(self.timed_out()));
             }
-            timer.as_mut().reset(deadline);
         }
-        Poll::Pending
+    }
+
+    /// After a stalled body: the handler says 408, then the connection ends.
+    fn await_answer(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.progress.closing.register(cx.waker());
+        if self.progress.turn.load(Ordering::Acquire) % 2 == 1 { Poll::Pending } else { Poll::Ready(Err(silence())) }
     }
 
     fn timed_out(&mut self) -> io::Error {
         self.read_timer = None;
+        self.given_up = true;
         if self.waiting == Waiting::Head && self.received {
             // Best effort: the send buffer of a client that has no answer outstanding has room for this.
             let _ = self.stream.try_write(HEAD_TIMEOUT);
         }
-        io::Error::new(io::ErrorKind::TimedOut, "the client stayed silent for too long")
+        silence()
     }
 
     fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -187,6 +226,10 @@ impl TimedIo {
             }
         }
     }
+}
+
+fn silence() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client stayed silent for too long")
 }
 
 impl AsyncRead for TimedIo {
