@@ -24,9 +24,15 @@ pub struct Api {
 
 impl ApiArgs {
     pub fn connect(self) -> Result<Api> {
-        let key = self.admin_key.context("an administrator key is needed: pass --admin-key or set WEIR__ADMIN__API_KEY")?;
+        let (base, key) = self.address()?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
-        Ok(Api { http, base: self.url.trim_end_matches('/').to_owned(), key })
+        Ok(Api { http, base, key })
+    }
+
+    /// Where to ask, without a slash at the end, and with which key.
+    pub fn address(self) -> Result<(String, SecretString)> {
+        let key = self.admin_key.context("an administrator key is needed: pass --admin-key or set WEIR__ADMIN__API_KEY")?;
+        Ok((self.url.trim_end_matches('/').to_owned(), key))
     }
 }
 
@@ -71,7 +77,7 @@ pub fn print(items: &[Value], columns: &[&str], json: bool) {
         return;
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(columns.to_vec());
+    table.load_style(comfy_table::presets::NOTHING).set_header(columns.to_vec());
     for item in items {
         table.add_row(columns.iter().map(|column| match &item[*column] {
             Value::Null => String::new(),
