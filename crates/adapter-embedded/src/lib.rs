@@ -1,1 +1,20 @@
-//! (being written)
+//! The embedded stores: every port on two SQLite files and on memory. The default of the product; nothing else has to run.
+//!
+//! `weir.db` holds the ledger, the outbox (which is also the log), settings and accounts; `usage.db` holds raw usage and rollups.
+//! A write is one `BEGIN IMMEDIATE` transaction on the one writing connection of its file; reads use connections of their own.
+//! Rows travel into a statement as one JSON array (`json_each`): one trip to SQLite per table and batch, measured at half the time
+//! of one trip per row.
+
+mod accounts;
+mod columns;
+mod connect;
+mod database;
+mod event_log;
+mod ledger;
+mod outbox;
+mod rate_limits;
+mod settings;
+mod usage_store;
+
+pub use connect::{Embedded, OpenError};
+pub use rate_limits::MemoryRateLimits;

@@ -1,0 +1,1 @@
+DELETE FROM outbox_owner WHERE alive_until <= ?1

@@ -1,0 +1,1 @@
+DELETE FROM outbox_owner WHERE owner = ?1

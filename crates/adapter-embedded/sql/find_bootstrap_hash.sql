@@ -1,0 +1,1 @@
+SELECT hash FROM api_key WHERE bootstrap = 1

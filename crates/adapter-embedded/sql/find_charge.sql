@@ -1,0 +1,1 @@
+SELECT * FROM charge WHERE shard = ?1 AND id = ?2

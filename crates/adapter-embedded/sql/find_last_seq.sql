@@ -1,0 +1,1 @@
+SELECT last_seq FROM outbox_shard WHERE shard = ?1

@@ -1,0 +1,1 @@
+SELECT id, name, created_at FROM org WHERE id = ?1

@@ -1,0 +1,1 @@
+SELECT pepper FROM installation

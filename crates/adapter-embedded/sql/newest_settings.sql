@@ -1,0 +1,1 @@
+SELECT document FROM settings_version ORDER BY version DESC LIMIT 1

@@ -1,0 +1,1 @@
+UPDATE org SET tier = ?2 WHERE id = ?1 AND tier IS NOT ?2

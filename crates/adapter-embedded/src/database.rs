@@ -1,0 +1,133 @@
+//! One SQLite file: one connection that writes, a few that read, and what their errors mean.
+
+use ports::{Result, StoreError};
+use sqlx::{
+    ConnectOptions, Sqlite, SqlitePool, Transaction,
+    pool::PoolOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use std::{path::Path, time::Duration};
+
+pub(crate) const STORE: &str = "sqlite";
+
+/// How long a write waits for the one before it, and a connection for a free place.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What must survive a power cut when the commit returns. A killed process loses nothing in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Flushed to the disk.
+    Now,
+    /// Flushed with the next commit that is. For marks and leases, which may fall back without harm: losing them repeats work.
+    WithNext,
+}
+
+pub(crate) type WriteTransaction = Transaction<'static, Sqlite>;
+
+/// Page caches are kept small, in KiB: the operating system caches the files as well.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheKib {
+    pub(crate) writer: u32,
+    pub(crate) reader: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// A pool of exactly one: its queue is what makes writers take turns.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Database {
+    pub(crate) async fn open(file: &Path, readers: u32, cache: CacheKib) -> sqlx::Result<Self> {
+        let options = options(file).create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+        let writer = connect(options.clone().pragma("cache_size", kib(cache.writer)), 1).await?;
+        let readers = pool(readers).connect_lazy_with(options.pragma("cache_size", kib(cache.reader)).pragma("query_only", "on"));
+        Ok(Self { writer, readers })
+    }
+
+    /// Beside a process that writes. Every write fails with `Unavailable`.
+    pub(crate) async fn open_read_only(file: &Path, cache: CacheKib) -> sqlx::Result<Self> {
+        let readers = connect(options(file).read_only(true).pragma("cache_size", kib(cache.reader)), 2).await?;
+        Ok(Self { writer: readers.clone(), readers })
+    }
+
+    pub(crate) const fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// For migrations, which bring transactions of their own.
+    pub(crate) const fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Dropping the transaction undoes it.
+    pub(crate) async fn begin(&self, durability: Durability) -> Result<WriteTransaction> {
+        // One string, so that a cancelled caller can never leave the weaker setting behind for a later commit.
+        let begin = match durability {
+            Durability::Now => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+            Durability::WithNext => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+        };
+        self.writer.begin_with(begin).await.map_err(failed)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed)?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// The last step of a write. SQLite does not say whether a commit that failed will be found in the file after a crash.
+pub(crate) async fn commit(transaction: WriteTransaction) -> Result<()> {
+    transaction.commit().await.map_err(|error| StoreError::outcome_unknown(STORE, error))
+}
+
+/// Any statement before the commit: whatever went wrong, nothing was done.
+pub(crate) fn failed(error: sqlx::Error) -> StoreError {
+    const ERROR: i32 = 1;
+    const CORRUPT: i32 = 11;
+    const CONSTRAINT: i32 = 19;
+    const MISMATCH: i32 = 20;
+    const NOT_A_DATABASE: i32 = 26;
+    let ours = match &error {
+        sqlx::Error::Database(database) => {
+            let primary = database.code().and_then(|code| code.parse::<i32>().ok()).map(|extended| extended & 0xff);
+            matches!(primary, Some(ERROR | CORRUPT | CONSTRAINT | MISMATCH | NOT_A_DATABASE))
+        }
+        sqlx::Error::RowNotFound
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    if ours { StoreError::corrupt(STORE, error.to_string()) } else { StoreError::unavailable(STORE, error) }
+}
+
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE)
+        // After a long reader has let the log grow, it is cut back to this many bytes.
+        .pragma("journal_size_limit", "16777216")
+        .thread_name(|id| format!("sqlite-{id}"))
+        .disable_statement_logging()
+}
+
+fn kib(size: u32) -> String {
+    format!("-{size}")
+}
+
+fn pool(size: u32) -> PoolOptions<Sqlite> {
+    PoolOptions::new().max_connections(size).acquire_timeout(PATIENCE).idle_timeout(None).max_lifetime(None).test_before_acquire(false)
+}
+
+async fn connect(options: SqliteConnectOptions, size: u32) -> sqlx::Result<SqlitePool> {
+    pool(size).connect_with(options).await
+}

@@ -1,0 +1,138 @@
+//! The log is the outbox itself: appending is done by the ledger's commit, and readers see what is marked as published.
+
+mod groups;
+mod reader;
+
+use crate::{
+    Embedded,
+    columns::{Hex, now_ms, shard, to_json},
+    database::{Durability, commit, failed},
+};
+use async_trait::async_trait;
+use domain::ids::Shard;
+pub(crate) use groups::ReaderGroups;
+use ports::{
+    Result,
+    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    outbox::{Outbox, OutboxRow},
+};
+use serde::Serialize;
+use sqlx::FromRow;
+use std::future;
+
+/// Records of one page of a scan.
+const SCAN_PAGE: i64 = 1_024;
+
+#[async_trait]
+impl EventLog for Embedded {
+    async fn append(&self, _shard: Shard, _rows: Vec<OutboxRow>) -> Result<Acknowledgement> {
+        Ok(Box::pin(future::ready(Ok(()))))
+    }
+
+    async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(reader::Reader::join(self.clone(), group)))
+    }
+
+    async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
+        for head in self.heads().await? {
+            let mut next = 1;
+            while next <= head.published_through {
+                let through = head.published_through.min(next + SCAN_PAGE - 1);
+                for record in self.records(&[Range::of(head.shard, next, through)]).await? {
+                    visit(record);
+                }
+                next = through + 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let buried_at = now_ms(&self.inner.clock);
+        let rows: Vec<LetterRow<'_>> = letters.iter().map(|letter| LetterRow::of(letter, buried_at)).collect();
+        let mut transaction = self.inner.main.begin(Durability::Now).await?;
+        let query = sqlx::query(include_str!("../sql/bury_letters.sql")).bind(to_json(&rows)?);
+        query.execute(&mut *transaction).await.map_err(failed)?;
+        commit(transaction).await
+    }
+
+    async fn buried(&self) -> Result<u64> {
+        let query = sqlx::query_scalar::<_, u32>(include_str!("../sql/count_letters.sql"));
+        query.fetch_one(self.inner.main.readers()).await.map(u64::from).map_err(failed)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.main.ping().await
+    }
+}
+
+impl Embedded {
+    /// The records of some ranges, in order within each; numbers without gaps make a range of numbers a limit as well.
+    async fn records(&self, ranges: &[Range]) -> Result<Vec<LogRecord>> {
+        let query = sqlx::query_as::<_, RecordRow>(include_str!("../sql/read_log.sql")).bind(to_json(&ranges)?);
+        let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
+        rows.into_iter().map(RecordRow::into_record).collect()
+    }
+}
+
+/// Numbers `first ..= last` of one shard.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Range {
+    shard: u8,
+    first: i64,
+    last: i64,
+}
+
+impl Range {
+    const fn of(shard: Shard, first: i64, last: i64) -> Self {
+        Self { shard: shard.index(), first, last }
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct RecordRow {
+    shard: i64,
+    seq: i64,
+    recorded_at: i64,
+    trace_parent: Option<String>,
+    payload: Vec<u8>,
+}
+
+impl RecordRow {
+    fn into_record(self) -> Result<LogRecord> {
+        Ok(LogRecord {
+            shard: shard(self.shard)?,
+            offset: self.seq,
+            value: event_codec::frame(&self.payload),
+            seq: Some(self.seq),
+            trace_parent: self.trace_parent,
+            timestamp_ms: Some(self.recorded_at),
+        })
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct LetterRow<'a> {
+    shard: u8,
+    log_offset: i64,
+    seq: Option<i64>,
+    reason: &'a str,
+    value: Hex,
+    buried_at: i64,
+}
+
+impl<'a> LetterRow<'a> {
+    fn of(letter: &'a DeadLetter, buried_at: i64) -> Self {
+        Self {
+            shard: letter.shard.index(),
+            log_offset: letter.offset,
+            seq: letter.seq,
+            reason: &letter.reason,
+            value: Hex(letter.value.clone()),
+            buried_at,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The ledger on SQLite. One `apply` is one write transaction, with one statement per step and table however many requests it brings:
+//!
+//! | step | statement |
+//! |---|---|
+//! | keys already claimed | `find_idempotency.sql` |
+//! | charges, their pools, periods that are over, numbers of the shards | `load_charges.sql`, `load_pools.sql`, `load_periods.sql`, `load_heads.sql` |
+//! | decide each request in order, number and encode its events | – |
+//! | write what changed | `insert_events.sql`, `raise_heads.sql`, `put_charges.sql`, `put_pools.sql`, `put_periods.sql`, `put_idempotency.sql` |
+
+mod apply;
+mod claims;
+mod numbering;
+mod rows;
+
+use crate::{
+    Embedded,
+    columns::now_ms,
+    database::{Durability, commit, failed},
+};
+use apply::Batch;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::{
+    charge::Charge,
+    ids::{ChargeId, Payer, Provider, Shard},
+    pool::{Pool, PoolKey},
+};
+use ports::{
+    Result,
+    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+};
+use rows::{ChargeRow, PeriodRow, PoolRow};
+use sqlx::{Row, Sqlite, Transaction};
+use uuid::Uuid;
+
+#[async_trait]
+impl Ledger for Embedded {
+    async fn apply(&self, requests: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut transaction = self.inner.main.begin(Durability::Now).await?;
+        let mut batch = Batch::load(&mut transaction, requests, now_ms(&self.inner.clock)).await?;
+        let answers = requests.iter().map(|request| batch.answer(request)).collect::<Result<Vec<_>>>()?;
+        if batch.is_unchanged() {
+            return Ok(answers);
+        }
+        batch.write(&mut transaction).await?;
+        commit(transaction).await?;
+        self.announce_events();
+        Ok(answers)
+    }
+
+    async fn find_answers(&self, keys: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>> {
+        let mut connection = self.inner.main.readers().acquire().await.map_err(failed)?;
+        let mut stored = claims::find(&mut connection, keys).await?;
+        Ok(keys.iter().map(|key| stored.remove(key).and_then(claims::StoredClaim::into_completed)).collect())
+    }
+
+    async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>> {
+        let Some(shard) = id.shard() else { return Ok(None) };
+        let query = sqlx::query_as::<_, ChargeRow>(include_str!("../sql/find_charge.sql")).bind(shard.index()).bind(id.0);
+        query.fetch_optional(self.inner.main.readers()).await.map_err(failed)?.map(Charge::try_from).transpose()
+    }
+
+    async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>> {
+        let (before_at, before_id) = match query.before {
+            None => (i64::MAX, Uuid::max()),
+            Some(id) => match self.find_charge(id).await? {
+                Some(charge) => (charge.created_at.timestamp_millis(), id.0),
+                None => return Ok(Vec::new()),
+            },
+        };
+        let rows = sqlx::query_as::<_, ChargeRow>(include_str!("../sql/list_charges.sql"))
+            .bind(query.payer.tenant())
+            .bind(query.payer.kind())
+            .bind(query.user_id.map(|user| user.0))
+            .bind(query.provider.as_ref().map(Provider::as_str))
+            .bind(query.from.map_or(i64::MIN, |from| from.timestamp_millis()))
+            .bind(query.to.map_or(i64::MAX, |to| to.timestamp_millis()))
+            .bind(before_at)
+            .bind(before_id)
+            .bind(query.limit)
+            .fetch_all(self.inner.main.readers())
+            .await
+            .map_err(failed)?;
+        rows.into_iter().map(Charge::try_from).collect()
+    }
+
+    async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {
+        let query = sqlx::query_as::<_, PoolRow>(include_str!("../sql/find_pool.sql"))
+            .bind(key.payer.kind())
+            .bind(key.payer.tenant())
+            .bind(key.provider.as_str());
+        query.fetch_optional(self.inner.main.readers()).await.map_err(failed)?.map(Pool::try_from).transpose()
+    }
+
+    async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>> {
+        let rows = sqlx::query_as::<_, PoolRow>(include_str!("../sql/list_pools.sql"))
+            .bind(payer.map(Payer::kind))
+            .bind(payer.map(Payer::tenant))
+            .bind(provider.map(Provider::as_str))
+            .bind(after.map(|key| key.payer.kind()))
+            .bind(after.map(|key| key.payer.tenant()))
+            .bind(after.map(|key| key.provider.as_str()))
+            .bind(limit)
+            .fetch_all(self.inner.main.readers())
+            .await
+            .map_err(failed)?;
+        rows.into_iter().map(Pool::try_from).collect()
+    }
+
+    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+        let query = sqlx::query_scalar::<_, Uuid>(include_str!("../sql/find_expired_holds.sql")).bind(now.timestamp_millis()).bind(limit);
+        let ids = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
+        Ok(ids.into_iter().map(ChargeId).collect())
+    }
+
+    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
+        let mut transaction = self.inner.main.begin(Durability::WithNext).await?;
+        let query = sqlx::query(include_str!("../sql/forget_idempotency.sql")).bind(before.timestamp_millis());
+        let forgotten = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected();
+        commit(transaction).await?;
+        Ok(forgotten)
+    }
+
+    async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
+        // The first read fixes the moment that every later one in this transaction sees.
+        let mut transaction = self.inner.main.readers().begin().await.map_err(failed)?;
+        let last_seq = sqlx::query_scalar::<_, i64>(include_str!("../sql/find_last_seq.sql"))
+            .bind(shard.index())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let events = events_of(&mut transaction, shard).await?;
+        let charges: Vec<ChargeRow> = of_shard(&mut transaction, include_str!("../sql/charges_of_shard.sql"), shard).await?;
+        let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
+        let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
+        Ok(ShardSnapshot {
+            events,
+            charges: charges.into_iter().map(Charge::try_from).collect::<Result<_>>()?,
+            pools: pools.into_iter().map(Pool::try_from).collect::<Result<_>>()?,
+            past_periods: periods.into_iter().map(PeriodRow::into_period).collect::<Result<_>>()?,
+            last_seq,
+        })
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.main.ping().await
+    }
+}
+
+impl Embedded {
+    /// Wakes who waits for new rows of the outbox; the permit is for one who was just about to wait.
+    fn announce_events(&self) {
+        self.inner.events_written.notify_waiters();
+        self.inner.events_written.notify_one();
+    }
+}
+
+async fn of_shard<T>(transaction: &mut Transaction<'static, Sqlite>, sql: &'static str, shard: Shard) -> Result<Vec<T>>
+where
+    T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
+{
+    sqlx::query_as::<_, T>(sql).bind(shard.index()).fetch_all(&mut **transaction).await.map_err(failed)
+}
+
+async fn events_of(transaction: &mut Transaction<'static, Sqlite>, shard: Shard) -> Result<Vec<StoredEvent>> {
+    let query = sqlx::query(include_str!("../sql/events_of_shard.sql")).bind(shard.index());
+    let rows = query.fetch_all(&mut **transaction).await.map_err(failed)?;
+    let stored = |row: sqlx::sqlite::SqliteRow| {
+        let payload: Vec<u8> = row.try_get("payload")?;
+        let event = event_codec::decode(&payload).map_err(|error| error.to_string());
+        Ok(StoredEvent { seq: row.try_get("seq")?, payload, event })
+    };
+    rows.into_iter().map(stored).collect::<sqlx::Result<_>>().map_err(failed)
+}

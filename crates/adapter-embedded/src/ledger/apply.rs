@@ -1,0 +1,152 @@
+//! One batch between `BEGIN` and `COMMIT`: load what it touches, decide in order, write what changed.
+
+use super::{
+    claims::Claims,
+    numbering::Numbering,
+    rows::{ChargeRow, PeriodRef, PeriodRow, PoolRef, PoolRow},
+};
+use crate::{columns::to_json, database::failed};
+use domain::{
+    charge::Charge,
+    ids::ChargeId,
+    ledger::{Decision, LedgerState, Outcome, PeriodKey, decide},
+    pool::{Pool, PoolKey},
+};
+use ports::{
+    Result,
+    ledger::{LedgerAnswer, LedgerRequest},
+};
+use serde::Serialize;
+use sqlx::SqliteConnection;
+use std::collections::{BTreeSet, HashSet};
+use uuid::Uuid;
+
+pub(super) struct Batch {
+    claims: Claims,
+    state: LedgerState,
+    numbering: Numbering,
+}
+
+impl Batch {
+    pub(super) async fn load(connection: &mut SqliteConnection, requests: &[LedgerRequest], recorded_at_ms: i64) -> Result<Self> {
+        Ok(Self {
+            claims: Claims::load(connection, requests).await?,
+            state: load_state(connection, requests).await?,
+            numbering: Numbering::load(connection, requests, recorded_at_ms).await?,
+        })
+    }
+
+    pub(super) fn answer(&mut self, request: &LedgerRequest) -> Result<LedgerAnswer> {
+        if let Some(answer) = self.claims.earlier_answer(request)? {
+            return Ok(answer);
+        }
+        let mut decision = decide(&mut self.state, &request.request);
+        self.number(&mut decision, request)?;
+        if let Some(own) = &request.idempotency {
+            self.claims.remember(own, &request.request, &decision)?;
+        }
+        Ok(LedgerAnswer::Decided(decision.outcome))
+    }
+
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.numbering.events().is_empty() && self.claims.changed().is_empty()
+    }
+
+    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<()> {
+        let Self { claims, state, numbering } = self;
+        let changed = &state.changed;
+        let charges = changed.charges.iter().filter_map(|id| state.charges.get(id)).map(ChargeRow::of).collect::<Result<Vec<_>>>()?;
+        let pools: Vec<PoolRow> = changed.pools.iter().filter_map(|key| state.pools.get(key)).map(PoolRow::of).collect();
+        let period = |key: &PeriodKey| state.past_periods.get(key).map(|period| PeriodRow::of(&key.0, period));
+        let periods: Vec<PeriodRow> = changed.past_periods.iter().filter_map(period).collect();
+        put(connection, include_str!("../../sql/insert_events.sql"), numbering.events()).await?;
+        put(connection, include_str!("../../sql/raise_heads.sql"), &numbering.changed_heads()).await?;
+        put(connection, include_str!("../../sql/put_charges.sql"), &charges).await?;
+        put(connection, include_str!("../../sql/put_pools.sql"), &pools).await?;
+        put(connection, include_str!("../../sql/put_periods.sql"), &periods).await?;
+        put(connection, include_str!("../../sql/put_idempotency.sql"), claims.changed()).await
+    }
+
+    /// Numbers the events and lets the charge, in the state and in the answer, know its first number.
+    fn number(&mut self, decision: &mut Decision, request: &LedgerRequest) -> Result<()> {
+        for event in &decision.events {
+            let seq = self.numbering.number(event.clone(), request.trace_parent)?;
+            let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
+            if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
+                charge.seq = seq;
+            }
+        }
+        if let Outcome::Charged { charge, .. } = &mut decision.outcome
+            && let Some(stored) = self.state.charges.get(&charge.spec.id)
+        {
+            charge.seq = stored.seq;
+        }
+        Ok(())
+    }
+}
+
+async fn put(connection: &mut SqliteConnection, sql: &'static str, rows: &[impl Serialize]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(sql).bind(to_json(&rows)?).execute(connection).await.map_err(failed)?;
+    Ok(())
+}
+
+async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest]) -> Result<LedgerState> {
+    let mut state = LedgerState::default();
+    let commands = || requests.iter().map(|request| &request.request.command);
+    let ids: BTreeSet<ChargeId> = commands().filter_map(|command| command.charge()).collect();
+    for charge in load_charges(connection, &ids).await? {
+        state.charges.insert(charge.spec.id, charge);
+    }
+    let pool_of = |charge: &Charge| PoolKey { payer: charge.spec.payer, provider: charge.spec.provider.clone() };
+    let keys: HashSet<PoolKey> = commands().filter_map(|command| command.pool()).chain(state.charges.values().map(pool_of)).collect();
+    for pool in load_pools(connection, &keys).await? {
+        state.pools.insert(pool.key.clone(), pool);
+    }
+    let current = |key: &PoolKey| state.pools.get(key).and_then(|pool| pool.current).map(|period| period.starts_at);
+    let past = |charge: &Charge| {
+        let key = pool_of(charge);
+        charge.period_start.filter(|starts_at| current(&key) != Some(*starts_at)).map(|starts_at| (key, starts_at))
+    };
+    let periods: HashSet<PeriodKey> = state.charges.values().filter_map(past).collect();
+    for row in load_periods(connection, &periods).await? {
+        let (key, period) = row.into_period()?;
+        state.past_periods.insert((key, period.starts_at), period);
+    }
+    Ok(state)
+}
+
+async fn load_charges(connection: &mut SqliteConnection, ids: &BTreeSet<ChargeId>) -> Result<Vec<Charge>> {
+    #[derive(Serialize)]
+    struct ChargeRef {
+        shard: u8,
+        id: Uuid,
+    }
+    let wanted: Vec<ChargeRef> = ids.iter().filter_map(|id| id.shard().map(|shard| ChargeRef { shard: shard.index(), id: id.0 })).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let query = sqlx::query_as::<_, ChargeRow>(include_str!("../../sql/load_charges.sql")).bind(to_json(&wanted)?);
+    query.fetch_all(connection).await.map_err(failed)?.into_iter().map(Charge::try_from).collect()
+}
+
+async fn load_pools(connection: &mut SqliteConnection, keys: &HashSet<PoolKey>) -> Result<Vec<Pool>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<PoolRef<'_>> = keys.iter().map(PoolRef::of).collect();
+    let query = sqlx::query_as::<_, PoolRow>(include_str!("../../sql/load_pools.sql")).bind(to_json(&wanted)?);
+    query.fetch_all(connection).await.map_err(failed)?.into_iter().map(Pool::try_from).collect()
+}
+
+async fn load_periods(connection: &mut SqliteConnection, keys: &HashSet<PeriodKey>) -> Result<Vec<PeriodRow>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<PeriodRef<'_>> =
+        keys.iter().map(|(key, starts_at)| PeriodRef { pool: PoolRef::of(key), starts_at: starts_at.timestamp_millis() }).collect();
+    let query = sqlx::query_as::<_, PeriodRow>(include_str!("../../sql/load_periods.sql")).bind(to_json(&wanted)?);
+    query.fetch_all(connection).await.map_err(failed)
+}
