@@ -3,9 +3,11 @@
 use crate::settings::SettingsArgs;
 use anyhow::{Context, Result, bail};
 use audit::{AuditError, Difference, Invariant, Progress, Report, Scope, Stores};
+use backends::Backends;
 use chrono::{DateTime, Utc};
 use domain::ids::OrgId;
 use indicatif::{ProgressBar, ProgressStyle};
+use ports::Clock;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
@@ -60,16 +62,22 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 
 async fn read(args: &Args) -> Result<Report> {
     let config = args.settings.load(&[])?;
-    let opened = backends::open_to_read(&config).await.context("the audit could not be made")?;
-    let stores = Stores { ledger: opened.ledger, outbox: opened.outbox, event_log: opened.event_log, usage_store: opened.usage_store };
+    let opened = Backends::open_read_only(&config, &Clock::System).await.context("the audit could not be made")?;
+    let stores = Stores {
+        ledger: opened.ledger.clone(),
+        outbox: opened.outbox.clone(),
+        event_log: opened.event_log.clone(),
+        usage_store: opened.usage_store.clone(),
+    };
     let scope = Scope { org: args.org.map(OrgId), from: args.from, to: args.to };
     // Draws nothing when stderr is no terminal.
     let bar = ProgressBar::no_length();
     let report = audit::run(&stores, &scope, &|progress| draw(&bar, progress)).await;
     bar.finish_and_clear();
+    opened.close().await;
     report.map_err(|error| {
         let hint = hint(&error);
-        anyhow::Error::new(error).context(hint).context("the audit could not be made")
+        anyhow::Error::new(error).context(format!("the audit could not be made; {hint}"))
     })
 }
 
