@@ -1,0 +1,123 @@
+//! `EventLog` on Kafka.
+
+use crate::{
+    client::{Kafka, Quiet, because, corrupt, unavailable},
+    dead_letters::DeadLetters,
+    producer::{self, Producer},
+    reader::Reader,
+    scan,
+    topics::partition_count,
+};
+use async_trait::async_trait;
+use domain::ids::{SHARDS, Shard};
+use ports::{
+    Result, StoreError,
+    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    outbox::OutboxRow,
+};
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::task::spawn_blocking;
+
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log of one installation.
+pub struct KafkaEventLog {
+    kafka: Kafka,
+    producers: Mutex<Producers>,
+    producer_config: ClientConfig,
+    dead_letters: DeadLetters,
+    /// Asks for metadata only.
+    observer: Arc<BaseConsumer<Quiet>>,
+}
+
+/// The producer in use, counted, and which one each shard used last.
+struct Producers {
+    current: Arc<Producer>,
+    number: u64,
+    last_used: HashMap<Shard, u64>,
+}
+
+impl KafkaEventLog {
+    /// Connects in the background; the brokers may be away.
+    ///
+    /// # Errors
+    /// When the client library refuses the settings.
+    pub fn connect(kafka: Kafka) -> Result<Self> {
+        let producer_config = producer::config(kafka.config(), None);
+        let current = Arc::new(Producer::new(&producer_config)?);
+        let observer = BaseConsumer::from_config_and_context(&kafka.config(), Quiet).map_err(unavailable)?;
+        Ok(Self {
+            producers: Mutex::new(Producers { current, number: 1, last_used: HashMap::new() }),
+            dead_letters: DeadLetters::connect(kafka.clone())?,
+            producer_config,
+            observer: Arc::new(observer),
+            kafka,
+        })
+    }
+
+    /// A producer that has not failed. A shard whose earlier producer failed is told so once, here: its caller may not have heard yet,
+    /// and its next run must begin at the mark.
+    fn producer_for(&self, shard: Shard) -> Result<Arc<Producer>> {
+        let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        if producers.current.has_failed() {
+            let fresh = Arc::new(Producer::new(&self.producer_config)?);
+            let failed = std::mem::replace(&mut producers.current, fresh);
+            producers.number += 1;
+            metrics::counter!("kafka_producers_replaced_total").increment(1);
+            // Dropping waits for the library's threads.
+            spawn_blocking(move || drop(failed));
+        }
+        let number = producers.number;
+        match producers.last_used.insert(shard, number) {
+            Some(earlier) if earlier != number => Err(because("an earlier delivery failed, start again from the mark")),
+            _ => Ok(Arc::clone(&producers.current)),
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for KafkaEventLog {
+    async fn append(&self, shard: Shard, rows: Vec<OutboxRow>) -> Result<Acknowledgement> {
+        let producer = self.producer_for(shard)?;
+        producer.append(self.kafka.topics.usage(), shard, rows).await
+    }
+
+    async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(Reader::subscribe(&self.kafka, group)?))
+    }
+
+    async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
+        scan::everything(&self.kafka, visit).await
+    }
+
+    async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {
+        self.dead_letters.bury(letters).await
+    }
+
+    async fn buried(&self) -> Result<u64> {
+        self.dead_letters.count().await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let (observer, topic) = (Arc::clone(&self.observer), self.kafka.topics.usage().to_owned());
+        let found = blocking(move || partition_count(observer.client(), &topic, PING_TIMEOUT).map_err(unavailable)).await?;
+        if found == usize::from(SHARDS) {
+            return Ok(());
+        }
+        Err(corrupt(format!("the usage topic has {found} partitions and must have {SHARDS}; run `weir migrate`")))
+    }
+}
+
+/// Runs what blocks beside the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(StoreError::unavailable("kafka", error)))
+}

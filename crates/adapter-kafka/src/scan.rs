@@ -1,0 +1,121 @@
+//! Reading a topic from its beginning to its present end, without a group.
+
+use crate::{
+    client::{Kafka, Quiet, because, unavailable},
+    record::log_record,
+};
+use ports::{Result, StoreError, event_log::LogRecord};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::BorrowedMessage,
+};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A broker that brings nothing for this long while records are missing is away.
+const STALL: Duration = Duration::from_secs(30);
+
+const RECORDS_PER_BATCH: usize = 2_000;
+
+/// Visits all records of the usage topic that were in it when the call began.
+pub(crate) async fn everything(kafka: &Kafka, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
+    let (batches, mut received) = mpsc::channel::<Vec<LogRecord>>(4);
+    let (config, topic) = (config(kafka), kafka.topics.usage().to_owned());
+    let reading = spawn_blocking(move || {
+        let mut batch = Vec::with_capacity(RECORDS_PER_BATCH);
+        read_topic(&config, &topic, &HashMap::new(), |message| {
+            batch.push(log_record(message)?);
+            if batch.len() == RECORDS_PER_BATCH {
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(RECORDS_PER_BATCH));
+                batches.blocking_send(full).map_err(|_| because("the scan was given up"))?;
+            }
+            Ok(())
+        })?;
+        batches.blocking_send(batch).map_err(|_| because("the scan was given up"))
+    });
+    while let Some(batch) = received.recv().await {
+        batch.into_iter().for_each(&mut *visit);
+    }
+    reading.await.unwrap_or_else(|error| Err(StoreError::unavailable("kafka", error)))
+}
+
+pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
+    let mut config = kafka.config();
+    config
+        // The library wants a name although nothing joins a group or commits.
+        .set("group.id", kafka.topics.group("scan"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("queued.max.messages.kbytes", "32768");
+    config
+}
+
+/// Visits every record from `starts` (or the beginning) to the end at the time of the call. Blocks. Answers where each partition ended.
+pub(crate) fn read_topic(
+    config: &ClientConfig,
+    topic: &str,
+    starts: &HashMap<i32, i64>,
+    mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
+) -> Result<HashMap<i32, i64>> {
+    let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(config, Quiet).map_err(unavailable)?;
+    let (assignment, ends) = missing_part(&consumer, topic, starts)?;
+    let mut missing: HashMap<i32, i64> =
+        assignment.elements().iter().filter_map(|element| Some((element.partition(), *ends.get(&element.partition())?))).collect();
+    consumer.assign(&assignment).map_err(unavailable)?;
+    let mut last_news = Instant::now();
+    while !missing.is_empty() {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                last_news = Instant::now();
+                let (partition, end) = (message.partition(), missing.get(&message.partition()).copied());
+                let Some(end) = end else { continue };
+                if message.offset() < end {
+                    visit(&message)?;
+                }
+                if message.offset() + 1 >= end {
+                    missing.remove(&partition);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                missing.remove(&partition);
+            }
+            // The library goes on by itself until the stall limit.
+            Some(Err(_)) | None if last_news.elapsed() < STALL => {}
+            Some(Err(error)) => return Err(unavailable(error)),
+            None => return Err(because("nothing came for 30 s although records are missing")),
+        }
+    }
+    Ok(ends)
+}
+
+/// The partitions that hold something after their start, and where every partition ends.
+fn missing_part(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    starts: &HashMap<i32, i64>,
+) -> Result<(TopicPartitionList, HashMap<i32, i64>)> {
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unavailable)?;
+    let partitions = metadata.topics().iter().find(|found| found.name() == topic).map_or(&[][..], |found| found.partitions());
+    if partitions.is_empty() {
+        return Err(because("the topic does not exist; run `weir migrate`"));
+    }
+    let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
+    for partition in partitions.iter().map(|partition| partition.id()) {
+        let (beginning, end) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(unavailable)?;
+        ends.insert(partition, end);
+        let start = starts.get(&partition).copied().unwrap_or(0).max(beginning);
+        if start < end {
+            assignment.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(unavailable)?;
+        }
+    }
+    Ok((assignment, ends))
+}
