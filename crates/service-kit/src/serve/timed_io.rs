@@ -34,8 +34,10 @@ pub(super) struct Progress {
     /// When the last request ended, milliseconds after `started`.
     ended_ms: AtomicU64,
     body_awaited: AtomicBool,
-    /// A connection that gave up its client and only waits for the answer to be written.
-    closing: AtomicWaker,
+    /// Set once the client was given up: the connection only waits for the answer to be written.
+    closing: AtomicBool,
+    /// The connection, where something it must look at changes while its socket is silent.
+    watcher: AtomicWaker,
 }
 
 impl Progress {
@@ -45,7 +47,8 @@ impl Progress {
             turn: AtomicU32::new(0),
             ended_ms: AtomicU64::new(0),
             body_awaited: AtomicBool::new(false),
-            closing: AtomicWaker::new(),
+            closing: AtomicBool::new(false),
+            watcher: AtomicWaker::new(),
         }
     }
 
@@ -56,12 +59,17 @@ impl Progress {
     pub(super) fn end(&self) {
         let ended = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.ended_ms.store(ended, Ordering::Relaxed);
-        self.turn.fetch_add(1, Ordering::Release);
-        self.closing.wake();
+        self.turn.fetch_add(1, Ordering::SeqCst);
+        if self.closing.load(Ordering::SeqCst) {
+            self.watcher.wake();
+        }
     }
 
     pub(super) fn await_body(&self, awaited: bool) {
-        self.body_awaited.store(awaited, Ordering::Relaxed);
+        // Only the first wait may find the connection asleep without a limit on it.
+        if self.body_awaited.swap(awaited, Ordering::SeqCst) != awaited && awaited {
+            self.watcher.wake();
+        }
     }
 
     fn ended(&self) -> Instant {
@@ -94,7 +102,6 @@ pub(super) struct TimedIo {
     write_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<usize>,
     received: bool,
-    given_up: bool,
 }
 
 impl TimedIo {
@@ -110,7 +117,6 @@ impl TimedIo {
             write_timer: None,
             lingering: None,
             received: false,
-            given_up: false,
         }
     }
 
@@ -143,10 +149,11 @@ impl TimedIo {
         }
     }
 
-    fn observe(&mut self) {
+    fn observe(&mut self, cx: &Context<'_>) {
         let turn = self.progress.turn.load(Ordering::Relaxed);
         if turn % 2 == 1 {
-            let awaited = self.progress.body_awaited.load(Ordering::Relaxed);
+            self.progress.watcher.register(cx.waker());
+            let awaited = self.progress.body_awaited.load(Ordering::SeqCst);
             self.wait_for(if awaited { Waiting::Body } else { Waiting::Nothing });
         } else if turn != self.turn {
             self.turn = turn;
@@ -157,11 +164,11 @@ impl TimedIo {
 
     /// Nothing to read: pending, or an error once the client has been silent for too long.
     fn silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.given_up {
+        if self.progress.closing.load(Ordering::Relaxed) {
             return self.await_answer(cx);
         }
         loop {
-            self.observe();
+            self.observe(cx);
             let deadline = self.read_deadline;
             let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if timer.deadline() > deadline {
@@ -180,13 +187,13 @@ impl TimedIo {
 
     /// After a stalled body: the handler says 408, then the connection ends.
     fn await_answer(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.progress.closing.register(cx.waker());
-        if self.progress.turn.load(Ordering::Acquire) % 2 == 1 { Poll::Pending } else { Poll::Ready(Err(silence())) }
+        self.progress.watcher.register(cx.waker());
+        if self.progress.turn.load(Ordering::SeqCst) % 2 == 1 { Poll::Pending } else { Poll::Ready(Err(silence())) }
     }
 
     fn timed_out(&mut self) -> io::Error {
         self.read_timer = None;
-        self.given_up = true;
+        self.progress.closing.store(true, Ordering::SeqCst);
         if self.waiting == Waiting::Head && self.received {
             // Best effort: the send buffer of a client that has no answer outstanding has room for this.
             let _ = self.stream.try_write(HEAD_TIMEOUT);
