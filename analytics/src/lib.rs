@@ -1,1 +1,40 @@
-//! (being written)
+//! The log becomes usage: raw events and exact totals, and the reports that read them.
+
+mod project;
+
+pub use project::Limits;
+
+use axum::Router;
+use ports::{Clock, accounts::Accounts};
+use project::{Progress, Projection};
+use service_kit::tasks::Tasks;
+use std::sync::Arc;
+
+/// Everything this service needs from outside.
+pub struct Deps {
+    /// Read by the projection and the reports; the ledger only by the audit.
+    pub stores: audit::Stores,
+    /// Roles in orgs.
+    pub accounts: Arc<dyn Accounts>,
+    pub clock: Clock,
+    /// The consumer group whose members share the shards, e.g. `weir-analytics`.
+    pub group: String,
+    pub limits: Limits,
+}
+
+/// Starts the projection and returns the routes.
+pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let progress = Progress::default();
+    let projection = Projection {
+        log: Arc::clone(&deps.stores.event_log),
+        outbox: Arc::clone(&deps.stores.outbox),
+        store: Arc::clone(&deps.stores.usage_store),
+        group: deps.group,
+        limits: deps.limits,
+        progress: progress.clone(),
+        shutdown: tasks.token(),
+    };
+    tasks.spawn("analytics.projection", projection.run());
+    tasks.spawn("analytics.lag", progress.watch(Arc::clone(&deps.stores.outbox), deps.clock.clone(), tasks.token()));
+    Router::new()
+}

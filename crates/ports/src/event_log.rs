@@ -72,6 +72,12 @@ pub trait LogReader: Send {
     /// Waits at most `timeout`.
     async fn poll(&mut self, timeout: Duration) -> Result<LogEvent>;
 
+    /// Keeps the place in the group while the caller is too busy to take records, e.g. because the store is away; brings none.
+    /// Called at least once a second then. For readers that stay in their group without being asked there is nothing to do.
+    async fn keep_alive(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything before these offsets is durably applied. A commit for shards that are no longer owned is ignored.
     async fn commit(&mut self, next_offsets: &[(Shard, i64)]) -> Result<()>;
 }

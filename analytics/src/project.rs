@@ -1,0 +1,269 @@
+//! The consumer: log → raw events and totals, each event exactly once in every total.
+//!
+//! The order is the whole argument: events in the order of their numbers → raw events → totals → shard state → offset. A crash between
+//! any two is repaired by reading again from the offset and dropping the numbers that the shard state already has.
+
+mod decode;
+mod flush;
+mod lag;
+mod projector;
+mod shard;
+mod trace;
+
+use domain::ids::Shard;
+use flush::{Writer, causes};
+pub use lag::Progress;
+use ports::{
+    Result, StoreError,
+    event_log::{EventLog, LogEvent, LogReader},
+    outbox::Outbox,
+    usage_store::{Generation, UsageStore},
+};
+use projector::{FlushJob, Projector};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How much is gathered, kept and waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A flush begins at this many events …
+    pub flush_events: usize,
+    /// … or this long after the last one began.
+    pub flush_after: Duration,
+    /// Beyond this many events in memory nothing more is read from the log.
+    pub pending_events: usize,
+    /// Totals kept in memory between flushes; about 400 bytes each.
+    pub cached_cells: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flush_events: 4_000, flush_after: Duration::from_millis(100), pending_events: 16_000, cached_cells: 200_000 }
+    }
+}
+
+/// Waiting for records ends this soon, so that a finished flush is committed at once.
+const POLL: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(500);
+const HEAL_EVERY: Duration = Duration::from_secs(1);
+const CHECK_TAILS_EVERY: Duration = Duration::from_secs(10);
+
+pub struct Projection {
+    pub log: Arc<dyn EventLog>,
+    pub outbox: Arc<dyn Outbox>,
+    pub store: Arc<dyn UsageStore>,
+    pub group: String,
+    pub limits: Limits,
+    pub progress: Progress,
+    pub shutdown: CancellationToken,
+}
+
+impl Projection {
+    /// Until shutdown; then what was applied is flushed and committed.
+    pub async fn run(self) {
+        while !self.shutdown.is_cancelled() {
+            let Some(generation) = self.insist("finding the live generation", || self.store.live_generation()).await else { return };
+            let Some(reader) = self.insist("joining the readers of the log", || self.log.reader(&self.group)).await else { return };
+            self.follow(Cycle::new(&self, generation, reader)).await;
+        }
+    }
+
+    /// One reader from its start to shutdown, or to a defect after which only a fresh start from the stored state is safe.
+    async fn follow(&self, mut cycle: Cycle) {
+        let mut waiting = false;
+        while !self.shutdown.is_cancelled() {
+            match cycle.turn().await {
+                Ok(()) => waiting = false,
+                Err(Interrupted::FlushLost) => {
+                    tracing::error!("a flush ended without a result; the projection starts again from the stored state");
+                    return;
+                }
+                Err(Interrupted::Store(error)) => {
+                    if !waiting {
+                        tracing::warn!(store = error.store(), causes = %causes(&error), "the projection waits for a store");
+                        waiting = true;
+                    }
+                    self.pause().await;
+                    cycle.stay().await;
+                }
+            }
+            self.progress.publish(&cycle.projector);
+        }
+        cycle.finish().await;
+    }
+
+    /// Tries until it succeeds or the process ends.
+    async fn insist<T, F: Future<Output = Result<T>>>(&self, doing: &str, attempt: impl Fn() -> F) -> Option<T> {
+        let mut waiting = false;
+        while !self.shutdown.is_cancelled() {
+            match attempt().await {
+                Ok(value) => return Some(value),
+                Err(error) if !waiting => {
+                    tracing::warn!(doing, store = error.store(), causes = %causes(&error), "the projection waits for a store");
+                    waiting = true;
+                }
+                Err(_) => {}
+            }
+            self.pause().await;
+        }
+        None
+    }
+
+    async fn pause(&self) {
+        // Either way the loop looks at the token next.
+        let _ = timeout(PAUSE, self.shutdown.cancelled()).await;
+    }
+}
+
+enum Interrupted {
+    Store(StoreError),
+    /// Its events are in no store, and the state in memory is beyond them.
+    FlushLost,
+}
+
+impl From<StoreError> for Interrupted {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+struct Cycle {
+    reader: Box<dyn LogReader>,
+    outbox: Arc<dyn Outbox>,
+    projector: Projector,
+    writer: Writer,
+    limits: Limits,
+    /// Shards whose stored state is still to be loaded.
+    assigned: Option<Vec<Shard>>,
+    /// One flush is under way while the next one gathers.
+    in_flight: Option<JoinHandle<Option<FlushJob>>>,
+    in_flight_events: usize,
+    flushed_at: Instant,
+    healed_at: Instant,
+    tails_checked_at: Instant,
+}
+
+impl Cycle {
+    fn new(projection: &Projection, generation: Generation, reader: Box<dyn LogReader>) -> Self {
+        let (store, outbox) = (Arc::clone(&projection.store), Arc::clone(&projection.outbox));
+        let projector = Projector::new(Arc::clone(&store), Arc::clone(&outbox), generation, projection.limits.cached_cells);
+        let writer = Writer { store, log: Arc::clone(&projection.log), shutdown: projection.shutdown.clone() };
+        let now = Instant::now();
+        Self {
+            reader,
+            outbox,
+            projector,
+            writer,
+            limits: projection.limits,
+            assigned: None,
+            in_flight: None,
+            in_flight_events: 0,
+            flushed_at: now,
+            healed_at: now,
+            tails_checked_at: now,
+        }
+    }
+
+    async fn turn(&mut self) -> Result<(), Interrupted> {
+        self.settle_flush().await?;
+        // What an earlier failure left behind comes first.
+        self.projector.apply_accepted().await?;
+        if let Some(shards) = &self.assigned {
+            self.projector.assign(shards).await?;
+            self.assigned = None;
+        }
+        self.flush_when_due();
+        if self.projector.pending_events() + self.in_flight_events >= self.limits.pending_events {
+            sleep(POLL).await;
+            self.stay().await;
+            return Ok(());
+        }
+        self.heal_when_due().await?;
+        match self.reader.poll(POLL).await? {
+            LogEvent::Records(records) => self.projector.take(records).await?,
+            LogEvent::Assigned(shards) => {
+                tracing::info!(shards = shards.len(), "the projection owns these shards from now on");
+                self.assigned = Some(shards);
+            }
+            LogEvent::Idle => {}
+        }
+        Ok(())
+    }
+
+    async fn heal_when_due(&mut self) -> Result<()> {
+        if self.tails_checked_at.elapsed() >= CHECK_TAILS_EVERY {
+            self.tails_checked_at = Instant::now();
+            let heads = self.outbox.heads().await?;
+            self.projector.check_tails(&heads).await?;
+        }
+        if self.projector.has_gaps() && self.healed_at.elapsed() >= HEAL_EVERY {
+            let progressed = self.projector.heal().await?;
+            if !progressed {
+                self.healed_at = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the place among the group's readers while no records can be taken.
+    async fn stay(&mut self) {
+        if let Err(error) = self.reader.keep_alive().await {
+            tracing::debug!(causes = %causes(&error), "the log does not answer");
+        }
+    }
+
+    fn flush_when_due(&mut self) {
+        let full = self.projector.pending_events() >= self.limits.flush_events;
+        if self.in_flight.is_some() || !(full || self.flushed_at.elapsed() >= self.limits.flush_after) {
+            return;
+        }
+        self.flushed_at = Instant::now();
+        if let Some(job) = self.projector.begin_flush() {
+            self.in_flight_events = job.flushes.iter().map(|flush| flush.raw.len()).sum();
+            self.in_flight = Some(tokio::spawn(self.writer.clone().write(job)));
+        }
+    }
+
+    /// Commits a flush that has become durable.
+    async fn settle_flush(&mut self) -> Result<(), Interrupted> {
+        let Some(handle) = self.in_flight.take_if(|handle| handle.is_finished()) else { return Ok(()) };
+        self.in_flight_events = 0;
+        let job = handle.await.ok().flatten().ok_or(Interrupted::FlushLost)?;
+        Ok(self.commit(&job).await?)
+    }
+
+    /// A commit that fails is made up for by the next one.
+    async fn commit(&mut self, job: &FlushJob) -> Result<()> {
+        if !job.offsets.is_empty() {
+            self.reader.commit(&job.offsets).await?;
+        }
+        self.projector.finish_flush(job);
+        Ok(())
+    }
+
+    /// At shutdown: the flush under way, then the last one.
+    async fn finish(mut self) {
+        let under_way = match self.in_flight.take() {
+            Some(handle) => handle.await.ok().flatten().map(Some),
+            None => Some(None),
+        };
+        // Nothing may follow a flush that was lost.
+        let Some(under_way) = under_way else { return };
+        let mut outcome = Ok(());
+        if let Some(job) = under_way {
+            outcome = self.commit(&job).await;
+        }
+        if let Some(job) = self.projector.begin_flush()
+            && let Some(job) = self.writer.clone().write(job).await
+        {
+            outcome = self.commit(&job).await;
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(causes = %causes(&error), "the last offsets are not committed; those records are read again");
+        }
+    }
+}

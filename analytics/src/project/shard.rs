@@ -1,0 +1,170 @@
+//! One shard as the projection sees it: which number comes next, the totals it touches, and what waits for the next flush.
+
+use domain::{
+    event::UsageEvent,
+    ids::Shard,
+    rollup::{self, CellKey, CellValue},
+};
+use ports::usage_store::{Flush, ShardState};
+use std::{collections::HashMap, sync::Arc};
+
+/// An event whose number is the next one, with the cells it changes.
+pub struct Accepted {
+    pub event: UsageEvent,
+    pub cells: Vec<CellKey>,
+}
+
+/// Why a shard does not move on: numbers are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// An event with this number was seen, so everything before it exists.
+    pub proven_through: i64,
+    /// A record that could not be read claimed this number; the outbox knows whether it exists.
+    pub claimed_through: i64,
+}
+
+impl Gap {
+    pub fn through(self) -> i64 {
+        self.proven_through.max(self.claimed_through)
+    }
+}
+
+struct Cell {
+    value: CellValue,
+    /// Changed since the last flush began.
+    dirty: bool,
+    /// Number of the flush before which it was last changed, for forgetting the coldest first.
+    touched: u64,
+}
+
+pub struct ShardProgress {
+    pub shard: Shard,
+    /// Everything up to here is accepted: applied in memory or about to be.
+    pub state: ShardState,
+    pub gap: Option<Gap>,
+    /// The gap was reported as one that neither the log nor the outbox can close.
+    pub stuck: bool,
+    /// `last_seq` at the last check of the log's end.
+    pub stood_at: Option<i64>,
+    /// The offset behind the last record that was read.
+    next_offset: Option<i64>,
+    committed_offset: Option<i64>,
+    cells: HashMap<Arc<CellKey>, Cell>,
+    dirty: Vec<Arc<CellKey>>,
+    raw: Vec<UsageEvent>,
+    flushed_seq: i64,
+}
+
+/// Where an event's number stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Counted before.
+    Past,
+    Next,
+    /// Numbers between are missing.
+    Ahead,
+}
+
+impl ShardProgress {
+    pub fn new(shard: Shard, state: ShardState) -> Self {
+        Self {
+            shard,
+            state,
+            gap: None,
+            stuck: false,
+            stood_at: None,
+            next_offset: None,
+            committed_offset: None,
+            cells: HashMap::new(),
+            dirty: Vec::new(),
+            raw: Vec::new(),
+            flushed_seq: state.last_seq,
+        }
+    }
+
+    pub fn place(&self, seq: i64) -> Place {
+        match seq - self.state.last_seq {
+            ..=0 => Place::Past,
+            1 => Place::Next,
+            _ => Place::Ahead,
+        }
+    }
+
+    /// Takes the event with the next number.
+    pub fn accept(&mut self, event: UsageEvent) -> Accepted {
+        let digest = self.state.digest.wrapping_add(rollup::digest(&event));
+        self.state = ShardState { last_seq: event.seq, digest, recorded_at_ms: event.recorded_at.timestamp_millis() };
+        let cells = rollup::cells(&event);
+        Accepted { event, cells }
+    }
+
+    pub fn passed(&mut self, offset: i64) {
+        self.next_offset = Some(offset + 1);
+    }
+
+    pub fn knows(&self, key: &CellKey) -> bool {
+        self.cells.contains_key(key)
+    }
+
+    pub fn learn(&mut self, key: CellKey, value: CellValue) {
+        self.cells.entry(Arc::new(key)).or_insert(Cell { value, dirty: false, touched: 0 });
+    }
+
+    /// Adds the event to its totals; every cell must be known. A stored total may be ahead of the shard's state (a flush that died
+    /// between the two), then it already holds the event.
+    pub fn apply(&mut self, accepted: Accepted, flush: u64) {
+        for key in &accepted.cells {
+            let Some((shared, _)) = self.cells.get_key_value(key) else { continue };
+            let shared = Arc::clone(shared);
+            let Some(cell) = self.cells.get_mut(key) else { continue };
+            if accepted.event.seq <= cell.value.last_seq {
+                continue;
+            }
+            cell.value.apply(&accepted.event);
+            cell.touched = flush;
+            if !cell.dirty {
+                cell.dirty = true;
+                self.dirty.push(shared);
+            }
+        }
+        self.raw.push(accepted.event);
+    }
+
+    pub fn pending_events(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub fn known_cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Everything applied since the last flush, with the totals of now. `None` when there is nothing new.
+    pub fn begin_flush(&mut self) -> Option<Flush> {
+        if self.state.last_seq == self.flushed_seq {
+            return None;
+        }
+        let mut cells = Vec::with_capacity(self.dirty.len());
+        for key in self.dirty.drain(..) {
+            if let Some(cell) = self.cells.get_mut(&key) {
+                cell.dirty = false;
+                cells.push(((*key).clone(), cell.value));
+            }
+        }
+        self.flushed_seq = self.state.last_seq;
+        Some(Flush { shard: self.shard, raw: std::mem::take(&mut self.raw), cells, state: self.state })
+    }
+
+    /// The offset to commit once everything flushed so far is durable; `None` when it is committed, or while numbers are missing.
+    pub fn offset_to_commit(&self) -> Option<i64> {
+        self.next_offset.filter(|next| self.gap.is_none() && Some(*next) != self.committed_offset)
+    }
+
+    pub fn committed(&mut self, offset: i64) {
+        self.committed_offset = Some(offset);
+    }
+
+    /// Forgets totals that are stored and were not touched since the flush `before`. Only when no flush is under way.
+    pub fn forget_cells(&mut self, before: u64) {
+        self.cells.retain(|_, cell| cell.dirty || cell.touched >= before);
+    }
+}
