@@ -32,6 +32,13 @@ struct EventRow {
     payload: Vec<u8>,
 }
 
+#[derive(FromRow)]
+struct ShardedRow {
+    shard: i16,
+    #[sqlx(flatten)]
+    event: EventRow,
+}
+
 impl EventRow {
     fn row(self, shard: Shard) -> OutboxRow {
         let Self { seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = self;
@@ -45,6 +52,15 @@ impl Outbox for Postgres {
         let statement = sqlx::query_as(include_str!("sql/outbox/read.sql")).bind(shard_column(shard)).bind(after).bind(i64::from(limit));
         let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
         Ok(rows.into_iter().map(|row| row.row(shard)).collect())
+    }
+
+    async fn read_many(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
+        let statement = sqlx::query_as(include_str!("sql/outbox/read_many.sql"))
+            .bind(positions.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
+            .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
+            .bind(i64::from(limit));
+        let rows: Vec<ShardedRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(|row| Ok(row.event.row(shard_of(row.shard)?))).collect()
     }
 
     async fn heads(&self) -> Result<Vec<ShardHead>> {

@@ -207,7 +207,7 @@ proptest! {
             let payers = [new_payer(), new_payer(), new_payer()];
             let requests = |payers: &[Payer]| -> Vec<Take> {
                 let owner = |i: usize| if shared { payers[0] } else { payers[i % payers.len()] };
-                let take = |(i, amount): (usize, &i64)| Take { buckets: vec![bucket(owner(i), "x", rule(500, 7)), bucket(owner(i), "y", rule(700, 3))], amount: tokens(*amount) };
+                let take = |(i, amount): (usize, &i64)| Take { buckets: vec![bucket(owner(i), "x", rule(500, 700_000)), bucket(owner(i), "y", rule(700, 300_000))], amount: tokens(*amount) };
                 amounts.iter().enumerate().map(take).collect()
             };
             let batch = limits.take_at(&requests(&payers), Some(5_000)).await.unwrap();

@@ -45,6 +45,16 @@ pub trait Outbox: Send + Sync {
     /// Rows of one shard with `seq > after`, in order, at most `limit`.
     async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>>;
 
+    /// Rows of several shards, each with its own `seq > after`, in the order of the positions and of the numbers, at most `limit` of each.
+    /// An adapter that can do this in one step should.
+    async fn read_many(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
+        let mut rows = Vec::new();
+        for (shard, after) in positions {
+            rows.extend(self.read(*shard, *after, limit).await?);
+        }
+        Ok(rows)
+    }
+
     /// All shards, in order.
     async fn heads(&self) -> Result<Vec<ShardHead>>;
 
