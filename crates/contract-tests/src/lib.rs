@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the whole crate is tests")]
 
 pub mod accounts;
+pub mod customers;
 pub mod ledger;
 pub mod outbox;
 pub mod settings;

@@ -181,8 +181,7 @@ pub async fn the_platform_is_the_sum_of_its_shards(store: &dyn UsageStore) {
         let payer = fresh_org();
         payers.insert(payer.shard(), payer);
     }
-    let flushes: Vec<Flush> =
-        payers.values().map(|payer| flush(&[settled(*payer, 1, noon()), settled(*payer, 2, noon())], 0, 2)).collect();
+    let flushes: Vec<Flush> = payers.values().map(|payer| flush(&[settled(*payer, 1, noon()), settled(*payer, 2, noon())], 0, 2)).collect();
     store.write(generation, &flushes).await.expect("a write");
     let mut platform = CellValue::default();
     for shard in Shard::all() {

@@ -1,1 +1,52 @@
 //! The suite of `ports::ledger` on every adapter.
+
+use crate::adapters::on_each_adapter;
+
+on_each_adapter! {
+    ledger;
+    one:
+        a_batch_is_decided_in_order_and_exactly_what_fits_passes,
+        the_answered_charge_is_the_stored_one,
+        a_refusal_changes_nothing,
+        nothing_to_apply_is_no_error,
+        a_hold_ends_once_and_repeating_the_end_changes_nothing,
+        a_late_settle_after_expiry_is_booked_as_debt_where_nothing_is_left,
+        a_hold_is_settled_in_the_period_in_which_it_was_made,
+        any_story_is_answered_as_the_rules_say,
+        the_largest_and_strangest_values_survive,
+        charges_come_newest_first_page_by_page,
+        charges_of_one_millisecond_are_all_listed,
+        pools_come_in_the_order_of_their_keys_page_by_page,
+        expired_holds_are_found_oldest_first_until_they_end,
+        what_does_not_exist_is_none,
+        the_same_request_again_gets_the_stored_answer,
+        another_request_under_the_key_is_a_mismatch_whether_it_is_open_or_completed,
+        a_refused_request_does_not_take_its_key,
+        an_opened_key_is_in_progress_until_its_charge_completes_it,
+        the_opener_may_ask_again_when_its_answer_was_lost,
+        a_hold_that_ended_by_itself_still_completes_its_key,
+        old_answers_are_forgotten_and_young_ones_kept,
+        the_same_charge_again_is_done_once;
+    two:
+        an_abandoned_key_is_resumed_by_exactly_one_caller_with_a_new_lease,
+        of_many_same_requests_at_once_one_is_done,
+        a_key_used_in_two_shards_at_once_is_one_request_and_one_mismatch,
+        two_writers_never_overspend_a_pool,
+        a_snapshot_under_load_is_of_one_moment,
+        overlapping_batches_do_not_deadlock;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_the_embedded_store_never_skips_while_several_write() {
+    let store = adapter_embedded::Embedded::in_temp().await.unwrap();
+    suite::a_reader_never_skips_while_several_write(&[&store, &store], &store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_postgres_never_skips_while_several_write() {
+    let store = crate::real::FreshPostgres::create().await;
+    let third = crate::real::connect(&store.url).await.unwrap();
+    suite::a_reader_never_skips_while_several_write(&[&store.one, &store.one, &store.other, &store.other], &third).await;
+    third.close().await;
+    store.remove().await;
+}

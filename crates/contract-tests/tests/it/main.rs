@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod accounts;
+mod adapters;
 mod ledger;
 mod outbox;
 mod real;
 mod settings;
+mod usage_store;
