@@ -2,7 +2,7 @@
 
 use crate::Backends;
 use adapter_cassandra::Cassandra;
-use adapter_kafka::{Kafka, KafkaSettings};
+use adapter_kafka::{Kafka, KafkaEventLog};
 use adapter_postgres::{Postgres, PostgresSettings};
 use adapter_redis::RedisRateLimits;
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ pub async fn open(config: &Config) -> Result<Backends> {
     let postgres = Postgres::connect(&postgres_settings(config)?).await.context("WEIR__POSTGRES__URL")?;
     let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
     let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix).await.context("WEIR__REDIS__URL")?;
-    let kafka = Kafka::connect(&kafka_settings(config)?).context("WEIR__KAFKA__BROKERS")?;
+    let event_log = KafkaEventLog::connect(kafka(config)?).context("WEIR__KAFKA__BROKERS")?;
     let cassandra = cassandra(config).await?;
     let shared = Arc::new(postgres.clone());
     Ok(Backends {
@@ -23,7 +23,7 @@ pub async fn open(config: &Config) -> Result<Backends> {
         settings: shared.clone(),
         accounts: shared,
         rate_limits: Arc::new(redis),
-        event_log: Arc::new(kafka),
+        event_log: Arc::new(event_log),
         usage_store: Arc::new(cassandra),
         close: Arc::new(move || {
             let postgres = postgres.clone();
@@ -39,11 +39,12 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
     postgres.migrate().await.context("postgres")?;
     postgres.close().await;
     cassandra(config).await?.migrate().await.context("cassandra")?;
-    let topics = adapter_kafka::migrate(&kafka_settings(config)?).await.context("kafka")?;
+    let kafka = kafka(config)?;
+    adapter_kafka::migrate(&kafka).await.context("kafka")?;
     Ok(vec![
         format!("postgres: {}the schema is up to date", if created { "the database is created, " } else { "" }),
         format!("cassandra: keyspace {} is up to date", config.cassandra.keyspace),
-        format!("kafka: {} are there", topics.join(" and ")),
+        format!("kafka: topics {} and {} are there", kafka.topics.usage(), kafka.topics.dead_letters()),
     ])
 }
 
@@ -57,9 +58,9 @@ fn postgres_settings(config: &Config) -> Result<PostgresSettings> {
     Ok(PostgresSettings { url: url.to_owned(), max_connections: config.postgres.max_connections })
 }
 
-fn kafka_settings(config: &Config) -> Result<KafkaSettings> {
-    let brokers = config.kafka.brokers.clone().with_context(|| missing("WEIR__KAFKA__BROKERS"))?;
-    Ok(KafkaSettings { brokers, topic_prefix: config.kafka.topic_prefix.clone() })
+fn kafka(config: &Config) -> Result<Kafka> {
+    let brokers = config.kafka.brokers.as_deref().with_context(|| missing("WEIR__KAFKA__BROKERS"))?;
+    Ok(Kafka::new(brokers, &config.kafka.topic_prefix))
 }
 
 fn required<'a>(secret: Option<&'a SecretString>, name: &str) -> Result<&'a str> {
