@@ -1,1 +1,78 @@
-//! (being written)
+//! Spending: consume, reserve, settle, release, quota, pools. One call to the buckets, one to the ledger, then the answer.
+//!
+//! A request is parsed and authorised in its handler; from the moment something may change it runs as a *story* of its own
+//! ([`service::Service::to_its_end`]), which a client that disconnects cannot cut short.
+
+mod buckets;
+mod callers;
+mod charges;
+mod consume;
+mod consume_answer;
+mod counters;
+mod dialect;
+mod error;
+mod group_commit;
+mod holds;
+mod idempotency;
+mod json_answer;
+mod local_buckets;
+mod payer;
+mod pools;
+mod prompted;
+mod provider_call;
+mod quota;
+mod rate_record;
+mod refusals;
+mod routes;
+mod service;
+mod spend_facts;
+mod spend_request;
+mod spending;
+mod sweeper;
+mod unknown_outcome;
+
+pub use provider_call::provider_client;
+
+use axum::Router;
+use domain::ids::Provider;
+use ports::{Clock, accounts::Accounts, ledger::Ledger, rate_limits::RateLimits};
+use service::Service;
+use service_kit::{config::LedgerWrite, settings::HotSettings, tasks::Tasks};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// Everything this service needs from outside.
+pub struct Deps {
+    pub ledger: Arc<dyn Ledger>,
+    pub rate_limits: Arc<dyn RateLimits>,
+    pub accounts: Arc<dyn Accounts>,
+    pub settings: HotSettings,
+    pub clock: Clock,
+    pub write: LedgerWrite,
+    /// Where a provider is reached whose settings name no base URL: the stubs' addresses, or what the environment says.
+    /// The stub of a dialect is found under `openai`, `gemini` or `qwen`.
+    pub provider_urls: BTreeMap<Provider, String>,
+    /// From [`provider_client`].
+    pub http: reqwest::Client,
+}
+
+/// Starts the writer and the other background tasks and returns the routes. At shutdown the stories in progress are told to their
+/// end, then the refusals of the last second are written, then the writer stops.
+pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let (service, writer) = Service::new(deps);
+    let service = Arc::new(service);
+    let stop_writer = CancellationToken::new();
+    tasks.spawn("token-service.group-commit", writer.run(stop_writer.clone()));
+    tasks.spawn("token-service.spend-facts", spend_facts::follow_revision(Arc::clone(&service), tasks.token()));
+    tasks.spawn("token-service.sweeper", sweeper::sweep(Arc::clone(&service), tasks.token()));
+    tasks.spawn("token-service.refusals", {
+        let (service, shutdown) = (Arc::clone(&service), tasks.token());
+        async move {
+            refusals::flush_each_second(&service, shutdown).await;
+            service.finish_stories().await;
+            service.refusals.flush(&service).await;
+            stop_writer.cancel();
+        }
+    });
+    routes::routes(service)
+}

@@ -1,0 +1,128 @@
+//! From refusals and failures to statuses: chosen here and nowhere else.
+
+use crate::{group_commit::WriteError, json_answer::Instant, provider_call::ProviderFailure};
+use axum::http::{HeaderName, StatusCode, header};
+use domain::{
+    charge::ChargeStatus,
+    ids::Provider,
+    ledger::{Outcome, QuotaExhausted},
+};
+use ports::StoreError;
+use serde_json::json;
+use service_kit::problem::Problem;
+
+pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+const SERVICE: &str = "token-service";
+
+/// A store that could not be read.
+pub fn store(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unavailable { store, .. } | StoreError::OutcomeUnknown { store, .. } => {
+            tracing::debug!(store, %error, "a read failed");
+            Problem::unavailable(SERVICE, format!("{store} is unavailable"))
+        }
+        StoreError::Corrupt { .. } => Problem::internal(error),
+    }
+}
+
+pub fn write(error: &WriteError) -> Problem {
+    match error {
+        WriteError::Overloaded => Problem::overloaded(SERVICE, "more writes are waiting than can be done in time"),
+        WriteError::Unavailable { store } => Problem::unavailable(SERVICE, format!("{store} is unavailable; nothing was changed")),
+        WriteError::Unknown { store } => Problem::unavailable(
+            SERVICE,
+            format!("{store} did not say whether the change was committed; ask again with the same Idempotency-Key to learn it"),
+        ),
+        WriteError::Corrupt { .. } => Problem::internal(error),
+    }
+}
+
+/// 503 of a limit that refuses while its buckets cannot be asked.
+pub fn limits_closed(store: &str) -> Problem {
+    Problem::unavailable(SERVICE, format!("{store} is unavailable and a limit that applies is closed during outages"))
+}
+
+pub fn quota_exhausted(refusal: &QuotaExhausted) -> Problem {
+    let mut problem = Problem::new(StatusCode::PAYMENT_REQUIRED, "quota_exhausted", "insufficient token quota").with_all(json!({
+        "scope": refusal.payer.kind(),
+        "provider": refusal.provider.as_str(),
+        "remaining": if refusal.debt.is_zero() { refusal.remaining.get() } else { 0 },
+        "requested": refusal.requested.get(),
+        "resetsAt": refusal.resets_at.map(|at| Instant(at).text()),
+    }));
+    if !refusal.debt.is_zero() {
+        problem = problem.with("debt", refusal.debt.get());
+    }
+    problem
+}
+
+pub fn charge_not_found() -> Problem {
+    Problem::not_found("charge not found")
+}
+
+pub fn quota_not_found() -> Problem {
+    Problem::not_found("quota not found")
+}
+
+fn invalid_transition(status: ChargeStatus) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_transition", format!("the charge is {} already", status.as_str()))
+        .with("chargeStatus", status.as_str())
+}
+
+/// An outcome that is no success, and one that this request cannot have.
+pub fn outcome(outcome: &Outcome) -> Problem {
+    match outcome {
+        Outcome::QuotaExhausted(refusal) => quota_exhausted(refusal),
+        Outcome::ChargeNotFound => charge_not_found(),
+        Outcome::InvalidTransition { status } => invalid_transition(*status),
+        Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
+        Outcome::Charged { .. } | Outcome::PoolChanged { .. } | Outcome::RefusalsRecorded => {
+            Problem::internal(&StoreError::corrupt("ledger", "an answer that belongs to another kind of request"))
+        }
+    }
+}
+
+pub fn idempotency_mismatch() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency_mismatch",
+        "this Idempotency-Key was used for a request with another body; use a new key",
+    )
+}
+
+pub fn idempotency_in_progress() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "idempotency_in_progress", "a request with this Idempotency-Key is still running")
+        .header(header::RETRY_AFTER, "1")
+}
+
+pub fn may_not_spend_for_user() -> Problem {
+    Problem::forbidden("this caller may not spend for that user", "admin")
+}
+
+pub fn may_not_spend_for_org() -> Problem {
+    Problem::forbidden("this caller may not spend for that organisation", "admin")
+}
+
+/// A key that is restricted to other providers.
+pub fn key_excludes_provider(provider: &Provider) -> Problem {
+    Problem::forbidden(format!("this credential is not for the provider {provider}"), "tokens:consume")
+}
+
+/// A key that is restricted to other organisations.
+pub fn key_excludes_org() -> Problem {
+    Problem::forbidden("this credential is not for that organisation", "tokens:consume")
+}
+
+pub fn provider(provider: &Provider, failure: ProviderFailure) -> Problem {
+    let (status, code, message) = match failure {
+        ProviderFailure::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "provider_timeout", "provider call timed out"),
+        ProviderFailure::Failed | ProviderFailure::Interrupted => (StatusCode::BAD_GATEWAY, "provider_failed", "provider call failed"),
+    };
+    Problem::new(status, code, message).with("provider", provider.as_str()).with("reason", failure.reason())
+}
+
+/// No address is known for the provider: an operator has to act, nothing was tried.
+pub fn provider_without_address(provider: &Provider) -> Problem {
+    Problem::unavailable(provider.as_str(), "no base URL is configured for this provider")
+}

@@ -1,0 +1,162 @@
+//! A consume with a `prompt`: hold the declared amount, ask the provider, settle what it reports, or release everything.
+//! The provider is asked at most once, whatever happens before or after.
+
+use crate::{
+    consume_answer::{ConsumeContext, ProviderPart, render, replay},
+    counters,
+    dialect::Usage,
+    error,
+    group_commit::{WriteError, Written},
+    idempotency::{Keyed, Opening},
+    payer::Spend,
+    provider_call::{Prepared, ProviderFailure, Reply},
+    service::Service,
+    spending::{Admission, Booked, admit, book},
+};
+use axum::{http::header, response::Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::{
+    charge::ChargeStatus,
+    ids::ChargeId,
+    ledger::{Command, Outcome},
+};
+use ports::ledger::{LedgerAnswer, LedgerRequest, StoredAnswer};
+use service_kit::problem::Problem;
+use std::{sync::Arc, time::Duration};
+
+/// How much longer than the call the hold lives: time to settle while the ledger is away. After it the sweeper returns the tokens.
+const MARGIN: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The story: bucket, hold, call, settlement.
+pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, prompt: String) -> Result<Response, Problem> {
+    let prepared = service.providers.prepare(&service.settings.current(), &spend, &prompt)?;
+    drop(prompt);
+    let keyed = keyed.as_ref();
+    let _turn = match service.open(keyed).await? {
+        Opening::Turn(turn) => turn,
+        Opening::Done(stored) => return replay(&stored),
+    };
+    let taken = match admit(&service, &spend, keyed).await? {
+        Admission::Admitted(taken) => taken,
+        Admission::Done(stored) => return replay(&stored),
+    };
+    let context = ConsumeContext { rate: taken.record.clone(), provider: None };
+    let settle_by = service.clock.now() + TimeDelta::from_std(prepared.timeout + MARGIN).unwrap_or_default();
+    let request = hold(&service, &spend, keyed, &context, settle_by)?;
+    let charge_id = match book(&service, &spend, &taken, request).await? {
+        Booked::New(Outcome::Charged { charge, .. }) => charge.spec.id,
+        Booked::New(other) => return Err(context.rate.on(error::outcome(&other))),
+        Booked::Before(stored) => return replay(&stored),
+        Booked::LeftOpen(stored) => return end_left_open(&service, &spend, keyed, &stored).await,
+    };
+    let held = Held { service: &service, spend: &spend, keyed, charge_id };
+    match call(prepared, &spend).await {
+        Ok(reply) => held.settle(context, reply).await,
+        Err(failure) => {
+            service.buckets.give_back(&taken).await;
+            held.release(context, failure).await
+        }
+    }
+}
+
+async fn call(prepared: Prepared, spend: &Spend) -> Result<Reply, ProviderFailure> {
+    prepared.make(&spend.provider).await
+}
+
+fn hold(
+    service: &Service,
+    spend: &Spend,
+    keyed: Option<&Keyed>,
+    context: &ConsumeContext,
+    expires_at: DateTime<Utc>,
+) -> Result<LedgerRequest, Problem> {
+    let idempotency = match keyed {
+        Some(keyed) => Some(keyed.opens(context.to_bytes()?)),
+        None => None,
+    };
+    let command = Command::Hold { spec: spend.charge(service), tokens: spend.tokens, expires_at };
+    Ok(service.request(spend.payer, command, &spend.facts, idempotency))
+}
+
+/// A charge of ours that waits for its end.
+struct Held<'a> {
+    service: &'a Service,
+    spend: &'a Spend,
+    keyed: Option<&'a Keyed>,
+    charge_id: ChargeId,
+}
+
+impl Held<'_> {
+    async fn settle(&self, mut context: ConsumeContext, reply: Reply) -> Result<Response, Problem> {
+        let tokens = match reply.usage {
+            Usage::Reported(tokens) => tokens,
+            Usage::Absent => self.spend.tokens,
+        };
+        context.provider = Some(ProviderPart::Answered(reply.answer));
+        let outcome = self.end(&context, Command::Settle { charge_id: self.charge_id, tokens }).await?;
+        let settled = matches!(outcome, Outcome::Charged { .. });
+        counters::consumed(&self.spend.provider, if settled { "allowed" } else { "failed" });
+        render(&context, &outcome)
+    }
+
+    async fn release(&self, mut context: ConsumeContext, failure: ProviderFailure) -> Result<Response, Problem> {
+        counters::consumed(&self.spend.provider, "provider_failure");
+        context.provider = Some(ProviderPart::Failed(failure));
+        let outcome = self.end(&context, Command::Release { charge_id: self.charge_id }).await?;
+        render(&context, &outcome)
+    }
+
+    /// Ends the charge and, with it, the story under its key.
+    async fn end(&self, context: &ConsumeContext, command: Command) -> Result<Outcome, Problem> {
+        let idempotency = match self.keyed {
+            Some(keyed) => Some(keyed.completes(context.to_bytes()?)),
+            None => None,
+        };
+        let request = self.service.request(self.spend.payer, command, &self.spend.facts, idempotency);
+        match insist(self.service, request).await {
+            Ok(LedgerAnswer::Decided(outcome)) => Ok(outcome),
+            Ok(LedgerAnswer::Replayed(stored)) => Ok(stored.outcome),
+            Ok(LedgerAnswer::Mismatch) => Err(error::idempotency_mismatch()),
+            Ok(LedgerAnswer::InProgress | LedgerAnswer::Resumed(_)) => Err(error::idempotency_in_progress()),
+            // The provider was asked: an SDK that repeats this by itself would ask it again.
+            Err(failure) => Err(context.rate.on(error::write(&failure)).header(error::SHOULD_RETRY, "false")),
+        }
+    }
+}
+
+/// The provider has answered, so the end of the charge is owed: tried again while the hold lives. Every attempt means the same end.
+async fn insist(service: &Service, request: LedgerRequest) -> Written {
+    let give_up = tokio::time::Instant::now() + MARGIN;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let written = service.writer.write(request.clone()).await;
+        let again = matches!(written, Err(WriteError::Overloaded | WriteError::Unavailable { .. } | WriteError::Unknown { .. }));
+        if !again || tokio::time::Instant::now() + pause >= give_up {
+            return written;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The opener of this key crashed. Whether the provider saw its call is not known, so it is not called again: what was held goes
+/// back, and the answer says so. If somebody settled the charge meanwhile, that is the answer.
+async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, opened: &StoredAnswer) -> Result<Response, Problem> {
+    let Outcome::Charged { charge, .. } = &opened.outcome else { return Err(error::outcome(&opened.outcome)) };
+    let mut context = ConsumeContext::from_bytes(&opened.context)?;
+    let current = service.ledger.find_charge(charge.spec.id).await.map_err(|failure| error::store(&failure))?;
+    let current = current.ok_or_else(error::charge_not_found)?;
+    let charge_id = current.spec.id;
+    let command = match current.status {
+        ChargeStatus::Settled | ChargeStatus::Refunded => Command::Settle { charge_id, tokens: current.settled },
+        ChargeStatus::Held | ChargeStatus::Released | ChargeStatus::Expired => {
+            context.provider = Some(ProviderPart::Failed(ProviderFailure::Interrupted));
+            Command::Release { charge_id }
+        }
+    };
+    let held = Held { service, spend, keyed, charge_id };
+    let outcome = held.end(&context, command).await.map_err(|problem| problem.header(header::RETRY_AFTER, "1"))?;
+    render(&context, &outcome)
+}

@@ -1,0 +1,209 @@
+//! `GET quota`, `quota/org` and `status`: a pool as of now and the buckets in front of it, without changing either.
+
+use crate::{
+    buckets::{Owners, applicable},
+    callers::Reader,
+    counters, error,
+    json_answer::{Instant, json_answer},
+    payer::{facts_of_payer, sight_of},
+    service::{Service, allowance_cap},
+    spend_request::{known_provider, named_user, optional_org, required},
+};
+use axum::{extract::State, http::StatusCode, response::Response};
+use domain::{
+    access::Caller,
+    amount::Tokens,
+    ids::{OrgId, Payer, Provider, UserId},
+    ledger::pool_view,
+    pool::{Pool, PoolKey},
+    settings::{Algorithm, LimitScope, Settings},
+    time::Period,
+};
+use ports::accounts::SpendFacts;
+use serde::{Deserialize, Serialize};
+use service_kit::{json::StrictQuery, problem::Problem};
+use std::sync::Arc;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserQuery {
+    user_id: Option<String>,
+    provider: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrgQuery {
+    org_id: Option<String>,
+    provider: Option<String>,
+}
+
+/// The predecessor's record, then what it lacked.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct QuotaRecord<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<OrgId>,
+    provider: &'a str,
+    total_tokens: Tokens,
+    remaining_tokens: Tokens,
+    updated_at: Instant,
+    reset_time: Option<Instant>,
+    allowance: Allowance,
+    purchased: Purchased,
+    held: Tokens,
+    debt: Tokens,
+    /// `null` while the buckets cannot be asked.
+    buckets: Option<Vec<BucketRecord>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Allowance {
+    granted: Tokens,
+    remaining: Tokens,
+    period: Period,
+    resets_at: Option<Instant>,
+}
+
+#[derive(Serialize)]
+struct Purchased {
+    remaining: Tokens,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BucketRecord {
+    limit: String,
+    scope: LimitScope,
+    algorithm: Algorithm,
+    capacity: i64,
+    used: Tokens,
+    remaining: Tokens,
+    /// When it is empty, if nothing more is taken.
+    refills_at: Instant,
+}
+
+pub async fn of_user(
+    State(service): State<Arc<Service>>,
+    Reader(caller): Reader,
+    StrictQuery(query): StrictQuery<UserQuery>,
+) -> Result<Response, Problem> {
+    let parsed = (|| {
+        let user = named_user(query.user_id.as_deref(), &caller)?;
+        let provider = required("provider", query.provider.as_deref())?;
+        let user = user.id()?;
+        Ok((Payer::User(user), known_provider(provider, &service.settings.current())?.0))
+    })();
+    answer(&service, &caller, parsed).await
+}
+
+pub async fn of_org(
+    State(service): State<Arc<Service>>,
+    Reader(caller): Reader,
+    StrictQuery(query): StrictQuery<OrgQuery>,
+) -> Result<Response, Problem> {
+    let parsed = (|| {
+        required("orgId", query.org_id.as_deref())?;
+        let provider = required("provider", query.provider.as_deref())?;
+        let org = optional_org(query.org_id.as_deref())?.ok_or_else(error::quota_not_found)?;
+        Ok((Payer::Org(org), known_provider(provider, &service.settings.current())?.0))
+    })();
+    answer(&service, &caller, parsed).await
+}
+
+async fn answer(service: &Service, caller: &Caller, parsed: Result<(Payer, Provider), Problem>) -> Result<Response, Problem> {
+    let (payer, provider) = parsed.inspect_err(|_| counters::quota_lookup_invalid())?;
+    let found = match sight_of(service, caller, payer).await? {
+        Some(_) => {
+            let key = PoolKey { payer, provider: provider.clone() };
+            service.ledger.find_pool(&key).await.map_err(|failure| error::store(&failure))?
+        }
+        None => None,
+    };
+    let Some(stored) = found else {
+        counters::quota_looked_up(&provider, "not_found");
+        return Err(error::quota_not_found());
+    };
+    counters::quota_looked_up(&provider, "found");
+    let facts = facts_of_payer(service, payer).await?;
+    let settings = service.settings.current();
+    let pool = pool_view(&stored, service.clock.now(), allowance_cap(&settings, payer, &facts));
+    let buckets = buckets(service, &settings, caller, payer, &provider, &facts).await;
+    json_answer(StatusCode::OK, &record(&pool, buckets))
+}
+
+fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>) -> QuotaRecord<'_> {
+    let (user_id, org_id) = match pool.key.payer {
+        Payer::User(user) => (Some(user), None),
+        Payer::Org(org) => (None, Some(org)),
+    };
+    let allowance = pool.current.map(|period| period.balance).unwrap_or_default();
+    QuotaRecord {
+        user_id,
+        org_id,
+        provider: pool.key.provider.as_str(),
+        total_tokens: pool.total(),
+        remaining_tokens: if pool.debt.is_zero() { pool.remaining() } else { Tokens::ZERO },
+        updated_at: Instant(pool.updated_at),
+        reset_time: pool.resets_at().map(Instant),
+        allowance: Allowance {
+            granted: allowance.granted,
+            remaining: allowance.remaining(),
+            period: pool.terms.period,
+            resets_at: pool.resets_at().map(Instant),
+        },
+        purchased: Purchased { remaining: pool.purchased.remaining() },
+        held: pool.held(),
+        debt: pool.debt,
+        buckets,
+    }
+}
+
+/// The payer's own buckets and the provider-wide ones; the caller's key where it pays for its own user.
+async fn buckets(
+    service: &Service,
+    settings: &Settings,
+    caller: &Caller,
+    payer: Payer,
+    provider: &Provider,
+    facts: &SpendFacts,
+) -> Option<Vec<BucketRecord>> {
+    let user_tier = settings.tier(facts.user_tier.as_deref());
+    let (user, org) = match payer {
+        Payer::User(user) => (Some((user.to_string(), user_tier)), None),
+        Payer::Org(org) => (None, Some((org.to_string(), settings.tier(facts.org_tier.as_deref())))),
+    };
+    let own_key = caller.key_id.filter(|_| caller.user_id.map(Payer::User) == Some(payer));
+    let owners = Owners { payer, user, org, key: own_key.map(|key| (key.to_string(), user_tier)) };
+    let asked = applicable(settings, &owners, provider, None);
+    let now_ms = service.clock.now().timestamp_millis();
+    let levels = service.buckets.peek(&asked).await?;
+    let records = asked.into_iter().zip(levels).map(|(bucket, level)| {
+        let level = bucket.rule.drain(level, now_ms);
+        let empty_at = chrono::DateTime::from_timestamp_millis(level.at_ms + bucket.rule.empty_after_ms(level)).unwrap_or_default();
+        BucketRecord {
+            limit: bucket.key.limit,
+            scope: bucket.key.scope,
+            algorithm: Algorithm::LeakyBucket,
+            capacity: bucket.rule.capacity(),
+            used: bucket.rule.used(level),
+            remaining: bucket.rule.remaining(level),
+            refills_at: Instant(empty_at),
+        }
+    });
+    Some(records.collect())
+}
+
+#[derive(Serialize)]
+struct Status {
+    service: &'static str,
+    status: &'static str,
+    timestamp: Instant,
+}
+
+pub async fn status(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
+    json_answer(StatusCode::OK, &Status { service: "token-service", status: "ok", timestamp: Instant(service.clock.now()) })
+}

@@ -1,0 +1,25 @@
+//! Path → handler.
+
+use crate::{charges, consume, holds, pools, quota, service::Service};
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+use std::sync::Arc;
+
+pub fn routes(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/api/v1/tokens/consume", post(consume::consume))
+        .route("/tokens/consume", post(consume::consume))
+        .route("/api/v1/tokens/reserve", post(holds::reserve))
+        .route("/api/v1/tokens/settle", post(holds::settle))
+        .route("/api/v1/tokens/release", post(holds::release))
+        .route("/api/v1/tokens/charges", get(charges::list))
+        .route("/api/v1/tokens/charges/{id}", get(charges::show))
+        .route("/api/v1/tokens/quota", get(quota::of_user))
+        .route("/api/v1/tokens/quota/org", get(quota::of_org))
+        .route("/api/v1/tokens/status", get(quota::status))
+        .route("/api/v1/admin/pools", put(pools::set_allowance).get(pools::list))
+        .route("/api/v1/admin/pools/grant", post(pools::grant))
+        .with_state(service)
+}

@@ -1,0 +1,97 @@
+//! What all handlers share, and the promise that what was begun is told to its end.
+
+use crate::{
+    Deps,
+    buckets::Buckets,
+    group_commit::{GroupCommit, Writer, writer},
+    idempotency::Lanes,
+    provider_call::Providers,
+    refusals::RefusalFold,
+    spend_facts::SpendFactsCache,
+};
+use domain::{
+    ids::Payer,
+    ledger::{Command, Request},
+    settings::Settings,
+};
+use ports::{
+    Clock,
+    accounts::SpendFacts,
+    ledger::{Idempotency, Ledger, LedgerRequest},
+};
+use service_kit::{problem::Problem, request_context, settings::HotSettings};
+use std::{future::Future, sync::Arc};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+pub struct Service {
+    pub ledger: Arc<dyn Ledger>,
+    pub writer: Writer,
+    pub buckets: Buckets,
+    pub facts: SpendFactsCache,
+    pub settings: HotSettings,
+    pub clock: Clock,
+    pub lanes: Lanes,
+    pub providers: Providers,
+    pub refusals: RefusalFold,
+    stories: TaskTracker,
+}
+
+impl Service {
+    pub fn new(deps: Deps) -> (Self, GroupCommit) {
+        let (writer, group_commit) = writer(Arc::clone(&deps.ledger), deps.write);
+        let service = Self {
+            ledger: deps.ledger,
+            writer,
+            buckets: Buckets::new(deps.rate_limits, deps.clock.clone()),
+            facts: SpendFactsCache::new(deps.accounts),
+            settings: deps.settings,
+            clock: deps.clock,
+            lanes: Lanes::default(),
+            providers: Providers::new(deps.http, deps.provider_urls),
+            refusals: RefusalFold::default(),
+            stories: TaskTracker::new(),
+        };
+        (service, group_commit)
+    }
+
+    /// Runs what changes something as a task of its own: a client that disconnects does not stop it halfway.
+    pub async fn to_its_end<T, F>(&self, story: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let story = story.in_current_span();
+        let told = match request_context::current() {
+            Some(context) => self.stories.spawn(request_context::scope(context, story)),
+            None => self.stories.spawn(story),
+        };
+        told.await.unwrap_or_else(|panicked| Err(Problem::internal(&panicked)))
+    }
+
+    /// After shutdown began: waits for every story in progress.
+    pub async fn finish_stories(&self) {
+        self.stories.close();
+        self.stories.wait().await;
+    }
+
+    /// A command as of now, in the trace of the current request.
+    pub fn request(&self, payer: Payer, command: Command, facts: &SpendFacts, idempotency: Option<Idempotency>) -> LedgerRequest {
+        let allowance_cap = allowance_cap(&self.settings.current(), payer, facts);
+        LedgerRequest {
+            request: Request { command, now: self.clock.now(), allowance_cap },
+            shard: payer.shard(),
+            idempotency,
+            trace_parent: request_context::current().map(|context| context.trace_parent),
+        }
+    }
+}
+
+/// What the payer's own tier lets a period grant.
+pub fn allowance_cap(settings: &Settings, payer: Payer, facts: &SpendFacts) -> Option<domain::amount::Tokens> {
+    let tier = match payer {
+        Payer::User(_) => facts.user_tier.as_deref(),
+        Payer::Org(_) => facts.org_tier.as_deref(),
+    };
+    settings.tier(tier).allowance_cap()
+}

@@ -1,0 +1,95 @@
+//! The steps that consume and reserve share: ask the buckets, then the ledger, and give back what led to nothing.
+
+use crate::{
+    buckets::{Asked, Owners, Taken, applicable},
+    counters, error,
+    idempotency::Keyed,
+    payer::Spend,
+    rate_record::RateRecord,
+    refusals,
+    service::Service,
+};
+use domain::ledger::Outcome;
+use ports::ledger::{LedgerAnswer, LedgerRequest, StoredAnswer};
+use service_kit::problem::Problem;
+
+pub enum Admission {
+    /// The amount is in every bucket.
+    Admitted(Taken),
+    /// The buckets would refuse, but the request was done before.
+    Done(StoredAnswer),
+}
+
+/// All buckets at once, all or nothing. A request that was done before is never refused by them.
+pub async fn admit(service: &Service, spend: &Spend, keyed: Option<&Keyed>) -> Result<Admission, Problem> {
+    let settings = service.settings.current();
+    let owners = Owners::of_spend(&settings, spend);
+    let buckets = applicable(&settings, &owners, &spend.provider, spend.model.as_ref());
+    match service.buckets.take(buckets, spend.tokens).await {
+        Asked::Allowed(taken) => Ok(Admission::Admitted(taken)),
+        Asked::Refused(record) => match service.recall(keyed).await? {
+            Some(stored) => Ok(Admission::Done(stored)),
+            None => {
+                counters::consumed(&spend.provider, "rate_limited");
+                service.refusals.count(spend, refusals::RATE_LIMITED);
+                Err(record.refusal(service.clock.now()))
+            }
+        },
+        Asked::Closed { store } => match service.recall(keyed).await? {
+            Some(stored) => Ok(Admission::Done(stored)),
+            None => {
+                counters::consumed(&spend.provider, "failed");
+                Err(error::limits_closed(store))
+            }
+        },
+    }
+}
+
+/// What the ledger made of a spend.
+pub enum Booked {
+    /// Done now, and committed.
+    New(Outcome),
+    /// Done before under the same key; the amount is back in its buckets.
+    Before(StoredAnswer),
+    /// A crashed process left this charge open under the same key; the amount is back in its buckets.
+    LeftOpen(StoredAnswer),
+}
+
+/// Writes the spend. Whatever is known to have charged nothing gives its amount back; an unknown outcome keeps it.
+pub async fn book(service: &Service, spend: &Spend, taken: &Taken, request: LedgerRequest) -> Result<Booked, Problem> {
+    let answer = match service.writer.write(request).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            if failure.changed_nothing() {
+                service.buckets.give_back(taken).await;
+            }
+            counters::consumed(&spend.provider, "failed");
+            return Err(taken.record.on(error::write(&failure)));
+        }
+    };
+    if let LedgerAnswer::Decided(outcome @ Outcome::Charged { .. }) = answer {
+        return Ok(Booked::New(outcome));
+    }
+    service.buckets.give_back(taken).await;
+    let problem = match answer {
+        LedgerAnswer::Replayed(stored) => return Ok(Booked::Before(stored)),
+        LedgerAnswer::Resumed(stored) => return Ok(Booked::LeftOpen(stored)),
+        LedgerAnswer::Mismatch => error::idempotency_mismatch(),
+        LedgerAnswer::InProgress => error::idempotency_in_progress(),
+        LedgerAnswer::Decided(outcome) => refused(service, spend, &outcome),
+    };
+    Err(taken.record.on(problem))
+}
+
+fn refused(service: &Service, spend: &Spend, outcome: &Outcome) -> Problem {
+    if matches!(outcome, Outcome::QuotaExhausted(_)) {
+        counters::consumed(&spend.provider, "quota_insufficient");
+        service.refusals.count(spend, refusals::QUOTA_EXHAUSTED);
+    }
+    error::outcome(outcome)
+}
+
+/// What a stored context says about the buckets, for answers that carry nothing else.
+pub fn rate_of(context: &[u8]) -> Result<RateRecord, Problem> {
+    serde_json::from_slice(context).map_err(|error| Problem::internal(&error))
+}
