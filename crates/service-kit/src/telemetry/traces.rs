@@ -1,6 +1,7 @@
 //! Spans of the target `weir::trace` as OTLP traces, joined to the W3C `traceparent` that came with a request or an event.
 
 use super::TRACE_TARGET;
+use crate::client;
 use domain::trace_parent::TraceParent;
 use opentelemetry::{
     Context,
@@ -36,6 +37,7 @@ where
     if !named("OTEL_EXPORTER_OTLP_ENDPOINT") && !named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
         return None;
     }
+    client::install_crypto();
     let exporter = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => exporter,
         Err(error) => {

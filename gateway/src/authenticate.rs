@@ -1,0 +1,116 @@
+//! From a credential to the caller: asked of auth-service once, remembered until it expires, is revoked or could have been.
+
+mod credential;
+mod key_cache;
+
+use crate::{Gateway, routes::Service};
+use axum::{
+    body::{Body, to_bytes},
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+};
+use chrono::{DateTime, Utc};
+use domain::access::Caller;
+use key_cache::{Denial, KeyCache, Known, Refusal};
+use serde::Deserialize;
+use serde_json::json;
+use service_kit::{health::Dependency, identity, problem::Problem};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often auth-service is asked whether any key changed. With [`key_cache::TRUST`] it bounds how long a revoked key may live.
+const POLL: Duration = Duration::from_millis(500);
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Largest answer of auth-service that is read, bytes.
+const ANSWER_LIMIT: usize = 64 * 1024;
+
+pub(crate) struct Authenticator {
+    keys: KeyCache,
+    /// What the gateway itself calls auth-service as.
+    own: Arc<Caller>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    #[serde(flatten)]
+    caller: Caller,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    revision: i64,
+}
+
+impl Authenticator {
+    pub(crate) fn new() -> Self {
+        Self { keys: KeyCache::new(), own: Arc::new(identity::service_caller()) }
+    }
+
+    /// Who sent this, or the 401 (503 while that cannot be known) to answer with.
+    pub(crate) async fn authenticate(&self, gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let secret = credential::of(headers)?;
+        self.keys.caller(secret, || self.ask(gateway, secret)).await.map_err(|denial| match denial {
+            Denial::Refused(refusal) => Problem::unauthenticated(refusal.message()),
+            Denial::Away(reason) => Problem::unavailable(Service::Auth.name(), reason),
+        })
+    }
+
+    async fn ask(&self, gateway: &Gateway, secret: &str) -> Result<Known, Denial> {
+        let mut request = Request::new(Body::from(json!({"apiKey": secret}).to_string()));
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (status, body) = self.call(gateway, "/internal/v1/authenticate", request).await?;
+        match status {
+            StatusCode::OK => {
+                let answer: Authentication = serde_json::from_slice(&body).map_err(|_| Denial::Away("auth-service answered nonsense"))?;
+                Ok(Known { caller: Arc::new(answer.caller), expires_at: answer.expires_at })
+            }
+            StatusCode::UNAUTHORIZED => Err(Denial::Refused(Refusal::of(&body))),
+            _ => Err(Denial::Away("auth-service could not check the credential")),
+        }
+    }
+
+    async fn revision(&self, gateway: &Gateway) -> Result<i64, Denial> {
+        let (status, body) = self.call(gateway, "/internal/v1/revision", Request::new(Body::empty())).await?;
+        if status != StatusCode::OK {
+            return Err(Denial::Away("auth-service could not tell its revision"));
+        }
+        let answer: Revision = serde_json::from_slice(&body).map_err(|_| Denial::Away("auth-service answered nonsense"))?;
+        Ok(answer.revision)
+    }
+
+    async fn call(&self, gateway: &Gateway, path: &'static str, mut request: Request) -> Result<(StatusCode, bytes::Bytes), Denial> {
+        *request.uri_mut() = axum::http::Uri::from_static(path);
+        let auth = gateway.upstreams.of(Service::Auth);
+        let answer = auth.call(Service::Auth, &gateway.identity, Some(Arc::clone(&self.own)), request).await;
+        let answer = answer.map_err(|_| Denial::Away("auth-service could not be reached"))?;
+        let status = answer.status();
+        let body = to_bytes(answer.into_body(), ANSWER_LIMIT).await.map_err(|_| Denial::Away("auth-service broke off its answer"))?;
+        Ok((status, body))
+    }
+}
+
+/// Polls the revision of all keys until shutdown; while that works, remembered keys may be used.
+pub(crate) async fn watch_revocations(gateway: Arc<Gateway>, dependency: Dependency, shutdown: CancellationToken) {
+    let authenticator = &gateway.authenticator;
+    loop {
+        let asked_at = Instant::now();
+        match tokio::time::timeout(POLL_TIMEOUT, authenticator.revision(&gateway)).await {
+            Ok(Ok(revision)) => {
+                authenticator.keys.saw_revision(revision, asked_at);
+                dependency.ok();
+            }
+            Ok(Err(Denial::Away(reason))) => dependency.failed(reason),
+            Ok(Err(Denial::Refused(_))) | Err(_) => dependency.failed("auth-service did not tell its revision"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
