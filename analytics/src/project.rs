@@ -10,6 +10,9 @@ mod projector;
 mod shard;
 mod trace;
 
+#[cfg(test)]
+mod tests;
+
 use domain::ids::Shard;
 use flush::{Writer, causes};
 pub use lag::Progress;

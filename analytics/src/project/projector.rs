@@ -281,11 +281,14 @@ impl Projector {
         self.forget_cold_cells();
     }
 
+    pub fn known_cells(&self) -> usize {
+        self.shards.values().map(ShardProgress::known_cells).sum()
+    }
+
     /// Keeps memory flat: first what was not touched in the last flushes, then everything that is stored.
     fn forget_cold_cells(&mut self) {
         for flushes in [16, 1, 0] {
-            let known: usize = self.shards.values().map(ShardProgress::known_cells).sum();
-            if known <= self.cached_cells {
+            if self.known_cells() <= self.cached_cells {
                 return;
             }
             let before = self.flush_number.saturating_sub(flushes) + 1;

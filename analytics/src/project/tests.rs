@@ -1,0 +1,5 @@
+//! The projection under schedules that a test can only find by trying very many of them.
+
+mod fakes;
+mod schedules;
+mod steps;

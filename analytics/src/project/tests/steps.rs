@@ -1,0 +1,142 @@
+//! Single steps that the schedules only reach by chance.
+
+use super::fakes::{FakeOutbox, FakeStore, GENERATION, event, payers_of_one_shard, record};
+use crate::project::projector::Projector;
+use domain::{event::UsageEvent, ids::Shard};
+use ports::{event_log::LogRecord, outbox::Outbox, usage_store::UsageStore};
+use std::sync::Arc;
+
+struct Bench {
+    shard: Shard,
+    events: Vec<UsageEvent>,
+    outbox: Arc<FakeOutbox>,
+    store: Arc<FakeStore>,
+    projector: Projector,
+}
+
+/// Ten events in the outbox, which may have lost some.
+async fn bench(lost: &[i64]) -> Bench {
+    let (shard, payers) = payers_of_one_shard();
+    let events: Vec<UsageEvent> = (1..=10).map(|seq| event(payers[0], seq)).collect();
+    let mut outbox = FakeOutbox::new(events.clone(), 1);
+    lost.iter().for_each(|seq| outbox.lose(*seq));
+    let (outbox, store) = (Arc::new(outbox), Arc::new(FakeStore::new(1)));
+    let mut projector = Projector::new(store.clone(), outbox.clone(), GENERATION, 1_000);
+    projector.assign(&[shard]).await.unwrap();
+    Bench { shard, events, outbox, store, projector }
+}
+
+impl Bench {
+    fn records(&self, seqs: &[i64]) -> Vec<LogRecord> {
+        let event = |seq: i64| &self.events[usize::try_from(seq - 1).unwrap()];
+        seqs.iter().enumerate().map(|(offset, seq)| record(event(*seq), i64::try_from(offset).unwrap())).collect()
+    }
+
+    fn last_seq(&self) -> i64 {
+        self.projector.states().next().unwrap().1.last_seq
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_the_log_lacks_come_from_the_outbox() {
+    let mut bench = bench(&[]).await;
+    bench.projector.take(bench.records(&[1, 2, 6, 7])).await.unwrap();
+    assert_eq!(bench.last_seq(), 7);
+    let job = bench.projector.begin_flush().unwrap();
+    assert_eq!(job.flushes[0].raw.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(job.offsets, [(bench.shard, 4)]);
+}
+
+#[tokio::test]
+async fn a_number_that_exists_nowhere_stops_the_shard_before_it_and_holds_its_offset() {
+    let mut bench = bench(&[4]).await;
+    bench.projector.take(bench.records(&[1, 2, 6, 7])).await.unwrap();
+    assert!(bench.projector.has_gaps());
+    assert_eq!(bench.last_seq(), 3);
+    let job = bench.projector.begin_flush().unwrap();
+    assert_eq!(job.offsets, []);
+    assert!(!bench.projector.heal().await.unwrap());
+    assert_eq!(bench.last_seq(), 3);
+}
+
+#[tokio::test]
+async fn a_stopped_shard_goes_on_when_the_outbox_answers_again() {
+    let mut bench = bench(&[]).await;
+    *bench.outbox.failing.lock().unwrap() = 1;
+    bench.projector.take(bench.records(&[1, 3, 4, 4, 5])).await.unwrap();
+    assert!(bench.projector.has_gaps());
+    assert_eq!(bench.last_seq(), 1);
+    *bench.outbox.failing.lock().unwrap() = 0;
+    assert!(bench.projector.heal().await.unwrap());
+    assert_eq!(bench.last_seq(), 5);
+    assert_eq!(bench.projector.begin_flush().unwrap().offsets, [(bench.shard, 5)]);
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_buried_with_its_place_and_its_event_comes_from_the_outbox() {
+    let mut bench = bench(&[]).await;
+    let mut records = bench.records(&[1, 2, 3]);
+    records[1].value = b"garbage".to_vec();
+    records[2].value = vec![0, 0, 0, 0, 200, 1, 2];
+    bench.projector.take(records).await.unwrap();
+    assert_eq!(bench.last_seq(), 3, "also at the end of the log, where no later number reveals the hole");
+    let job = bench.projector.begin_flush().unwrap();
+    let letters: Vec<_> = job.letters.iter().map(|letter| (letter.offset, letter.seq, letter.reason.as_str())).collect();
+    assert_eq!(letters, [(1, Some(2), "the record does not begin with 0x00"), (2, Some(3), "schema id 200 is unknown")]);
+    assert_eq!(job.letters[0].value, b"garbage");
+    assert_eq!(job.offsets, [(bench.shard, 3)]);
+}
+
+#[tokio::test]
+async fn a_foreign_record_with_a_huge_number_stops_nothing() {
+    let mut bench = bench(&[]).await;
+    let mut records = bench.records(&[1, 2]);
+    records[0] = LogRecord { value: b"foreign".to_vec(), seq: Some(1 << 60), ..records[0].clone() };
+    records[1] = LogRecord { value: b"foreign".to_vec(), seq: None, ..records[1].clone() };
+    bench.projector.take(records).await.unwrap();
+    assert!(!bench.projector.has_gaps());
+    assert_eq!(bench.last_seq(), 10, "what the outbox has is applied, what was only claimed is not waited for");
+}
+
+#[tokio::test]
+async fn an_event_of_another_shard_or_under_another_header_is_no_event_here() {
+    let mut bench = bench(&[]).await;
+    let mut records = bench.records(&[1, 2]);
+    records[0].seq = Some(7);
+    let job = {
+        bench.projector.take(records[..1].to_vec()).await.unwrap();
+        bench.projector.begin_flush().unwrap()
+    };
+    assert_eq!(job.letters[0].reason, "the header says number 7, the event 1");
+    let elsewhere = Shard::all().find(|shard| *shard != bench.shard).unwrap();
+    bench.projector.assign(&[elsewhere]).await.unwrap();
+    bench.projector.take(vec![LogRecord { shard: elsewhere, ..records[1].clone() }]).await.unwrap();
+    assert!(bench.projector.begin_flush().unwrap().letters[0].reason.contains("in partition"));
+}
+
+#[tokio::test]
+async fn the_lost_end_of_the_log_is_found_by_the_relays_mark() {
+    let mut bench = bench(&[]).await;
+    bench.projector.take(bench.records(&[1, 2])).await.unwrap();
+    *bench.outbox.published_through.lock().unwrap() = 8;
+    let heads = bench.outbox.heads().await.unwrap();
+    bench.projector.check_tails(&heads).await.unwrap();
+    assert_eq!(bench.last_seq(), 2, "they may be on their way");
+    bench.projector.check_tails(&heads).await.unwrap();
+    assert_eq!(bench.last_seq(), 8);
+}
+
+#[tokio::test]
+async fn memory_stays_within_its_limit_and_forgotten_totals_come_back() {
+    let mut bench = bench(&[]).await;
+    bench.projector = Projector::new(bench.store.clone(), bench.outbox.clone(), GENERATION, 5);
+    bench.projector.assign(&[bench.shard]).await.unwrap();
+    for record in bench.records(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) {
+        bench.projector.take(vec![record]).await.unwrap();
+        let job = bench.projector.begin_flush().unwrap();
+        bench.store.write(GENERATION, &job.flushes).await.unwrap();
+        bench.projector.finish_flush(&job);
+        assert!(bench.projector.known_cells() <= 5);
+    }
+    assert_eq!(bench.store.totals(), FakeStore::expected(&bench.events));
+}
