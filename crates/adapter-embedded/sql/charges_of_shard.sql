@@ -1,1 +1,1 @@
-SELECT * FROM charge WHERE shard = ?1 ORDER BY id
+SELECT * FROM charge WHERE shard = ?1 ORDER BY tenant, created_at, id

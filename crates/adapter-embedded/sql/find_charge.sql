@@ -1,1 +1,1 @@
-SELECT * FROM charge WHERE shard = ?1 AND id = ?2
+SELECT * FROM charge WHERE id = ?1

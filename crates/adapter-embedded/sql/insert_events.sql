@@ -3,4 +3,4 @@ SELECT
     value ->> 'shard', value ->> 'seq', value ->> 'epoch', unhex(value ->> 'event_id', '-'), value ->> 'kind',
     unhex(value ->> 'tenant', '-'), value ->> 'occurred_at', value ->> 'recorded_at', value ->> 'trace_parent',
     unhex(value ->> 'payload')
-FROM json_each(?1)
+FROM jsonb_each(?1)

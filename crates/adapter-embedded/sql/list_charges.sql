@@ -1,6 +1,7 @@
 SELECT *
 FROM charge
-WHERE tenant = ?1
+WHERE shard = ?10
+    AND tenant = ?1
     AND payer_kind = ?2
     AND (?3 IS NULL OR user_id = ?3)
     AND (?4 IS NULL OR provider = ?4)

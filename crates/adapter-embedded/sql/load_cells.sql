@@ -2,7 +2,7 @@ SELECT
     coalesce(cell.tokens, 0) AS tokens, coalesce(cell.requests, 0) AS requests, coalesce(cell.denied, 0) AS denied,
     coalesce(cell.refunded, 0) AS refunded, coalesce(cell.cost_minor_units, 0) AS cost_minor_units,
     coalesce(cell.last_seq, 0) AS last_seq
-FROM json_each(?2) AS wanted
+FROM jsonb_each(?2) AS wanted
 LEFT JOIN rollup AS cell
     ON cell.generation = ?1
     AND cell.scope = wanted.value ->> 'scope'

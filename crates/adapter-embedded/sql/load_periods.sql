@@ -1,5 +1,5 @@
 SELECT pool_period.*
-FROM json_each(?1) AS wanted
+FROM jsonb_each(?1) AS wanted
 CROSS JOIN pool_period
     ON pool_period.payer_kind = wanted.value ->> 'payer_kind'
     AND pool_period.tenant = unhex(wanted.value ->> 'tenant', '-')

@@ -4,7 +4,7 @@ INSERT INTO rollup (
 SELECT
     ?1, value ->> 'scope', value ->> 'grain', value ->> 'bucket', value ->> 'dimension', value ->> 'shard', value ->> 'tokens',
     value ->> 'requests', value ->> 'denied', value ->> 'refunded', value ->> 'cost_minor_units', value ->> 'last_seq'
-FROM json_each(?2)
+FROM jsonb_each(?2)
 -- WHERE true: otherwise ON would be read as part of a join.
 WHERE true
 ON CONFLICT (generation, scope, grain, bucket, dimension, shard) DO UPDATE SET

@@ -8,10 +8,10 @@ SELECT
     value ->> 'metadata', value ->> 'status', value ->> 'held', value ->> 'settled', value ->> 'refunded', value ->> 'debt',
     value ->> 'from_allowance', value ->> 'from_purchased', value ->> 'period_start', value ->> 'late',
     value ->> 'created_at', value ->> 'settled_at', value ->> 'expires_at', value ->> 'seq'
-FROM json_each(?1)
+FROM jsonb_each(?1)
 -- WHERE true: otherwise ON would be read as part of a join.
 WHERE true
-ON CONFLICT (shard, id) DO UPDATE SET
+ON CONFLICT (shard, tenant, created_at, id) DO UPDATE SET
     status = excluded.status, settled = excluded.settled, refunded = excluded.refunded, debt = excluded.debt,
     from_allowance = excluded.from_allowance, from_purchased = excluded.from_purchased, period_start = excluded.period_start,
     late = excluded.late, settled_at = excluded.settled_at

@@ -2,7 +2,7 @@ INSERT INTO idempotency (scope, key, fingerprint, lease_until, charge_id, contex
 SELECT
     value ->> 'scope', value ->> 'key', unhex(value ->> 'fingerprint'), value ->> 'lease_until',
     unhex(value ->> 'charge_id', '-'), unhex(value ->> 'context'), value ->> 'outcome', value ->> 'created_at'
-FROM json_each(?1)
+FROM jsonb_each(?1)
 -- WHERE true: otherwise ON would be read as part of a join.
 WHERE true
 ON CONFLICT (scope, key) DO UPDATE SET

@@ -7,7 +7,7 @@ SELECT
     value ->> 'period', value ->> 'time_zone', value ->> 'purchased_granted', value ->> 'purchased_settled',
     value ->> 'purchased_held', value ->> 'debt', value ->> 'period_starts_at', value ->> 'period_ends_at',
     value ->> 'period_granted', value ->> 'period_settled', value ->> 'period_held', value ->> 'updated_at'
-FROM json_each(?1)
+FROM jsonb_each(?1)
 -- WHERE true: otherwise ON would be read as part of a join.
 WHERE true
 ON CONFLICT (payer_kind, tenant, provider) DO UPDATE SET

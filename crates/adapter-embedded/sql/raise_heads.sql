@@ -1,3 +1,3 @@
 UPDATE outbox_shard SET last_seq = head.value ->> 'last_seq'
-FROM json_each(?1) AS head
+FROM jsonb_each(?1) AS head
 WHERE outbox_shard.shard = head.value ->> 'shard'

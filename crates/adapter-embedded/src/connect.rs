@@ -22,7 +22,7 @@ const MAIN_FILE: &str = "weir.db";
 const USAGE_FILE: &str = "usage.db";
 const LOCK_FILE: &str = "weir.lock";
 
-const MAIN_CACHE: CacheKib = CacheKib { writer: 4_096, reader: 1_024 };
+const MAIN_CACHE: CacheKib = CacheKib { writer: 8_192, reader: 1_024 };
 const USAGE_CACHE: CacheKib = CacheKib { writer: 2_048, reader: 1_024 };
 
 static MAIN_MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite/weir");

@@ -58,8 +58,7 @@ impl Ledger for Embedded {
     }
 
     async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>> {
-        let Some(shard) = id.shard() else { return Ok(None) };
-        let query = sqlx::query_as::<_, ChargeRow>(include_str!("../sql/find_charge.sql")).bind(shard.index()).bind(id.0);
+        let query = sqlx::query_as::<_, ChargeRow>(include_str!("../sql/find_charge.sql")).bind(id.0);
         query.fetch_optional(self.inner.main.readers()).await.map_err(failed)?.map(Charge::try_from).transpose()
     }
 
@@ -81,6 +80,7 @@ impl Ledger for Embedded {
             .bind(before_at)
             .bind(before_id)
             .bind(query.limit)
+            .bind(query.payer.shard().index())
             .fetch_all(self.inner.main.readers())
             .await
             .map_err(failed)?;

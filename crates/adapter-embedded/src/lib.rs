@@ -2,8 +2,8 @@
 //!
 //! `weir.db` holds the ledger, the outbox (which is also the log), settings and accounts; `usage.db` holds raw usage and rollups.
 //! A write is one `BEGIN IMMEDIATE` transaction on the one writing connection of its file; reads use connections of their own.
-//! Rows travel into a statement as one JSON array (`json_each`): one trip to SQLite per table and batch, measured at half the time
-//! of one trip per row.
+//! Rows travel into a statement as one JSON array (`jsonb_each`): one trip to SQLite per table and batch, measured at half
+//! the time of one trip per row.
 
 mod accounts;
 mod columns;

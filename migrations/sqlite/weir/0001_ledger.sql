@@ -68,13 +68,14 @@ CREATE TABLE charge (
     settled_at INTEGER,
     expires_at INTEGER,
     seq INTEGER NOT NULL CHECK (seq > 0),
-    PRIMARY KEY (shard, id),
+    -- A payer's charges lie together, in the order in which they are listed and audited.
+    PRIMARY KEY (shard, tenant, created_at, id),
     CHECK (status <> 'SETTLED' OR from_allowance + from_purchased + debt = settled),
     CHECK (status <> 'HELD' OR from_allowance + from_purchased = held)
 ) STRICT, WITHOUT ROWID;
 
--- A payer's charges, newest first.
-CREATE INDEX charge_by_payer ON charge (tenant, created_at, id);
+-- New ids are the largest ones: this index grows at its end.
+CREATE UNIQUE INDEX charge_by_id ON charge (id);
 
 -- What the sweeper looks for.
 CREATE INDEX charge_open_holds ON charge (expires_at) WHERE status = 'HELD';

@@ -19,7 +19,6 @@ use ports::{
 use serde::Serialize;
 use sqlx::SqliteConnection;
 use std::collections::{BTreeSet, HashSet};
-use uuid::Uuid;
 
 pub(super) struct Batch {
     claims: Claims,
@@ -119,16 +118,10 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
 }
 
 async fn load_charges(connection: &mut SqliteConnection, ids: &BTreeSet<ChargeId>) -> Result<Vec<Charge>> {
-    #[derive(Serialize)]
-    struct ChargeRef {
-        shard: u8,
-        id: Uuid,
-    }
-    let wanted: Vec<ChargeRef> = ids.iter().filter_map(|id| id.shard().map(|shard| ChargeRef { shard: shard.index(), id: id.0 })).collect();
-    if wanted.is_empty() {
+    if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let query = sqlx::query_as::<_, ChargeRow>(include_str!("../../sql/load_charges.sql")).bind(to_json(&wanted)?);
+    let query = sqlx::query_as::<_, ChargeRow>(include_str!("../../sql/load_charges.sql")).bind(to_json(ids)?);
     query.fetch_all(connection).await.map_err(failed)?.into_iter().map(Charge::try_from).collect()
 }
 

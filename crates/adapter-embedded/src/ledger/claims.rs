@@ -57,7 +57,7 @@ impl Claims {
             return Ok(Some(LedgerAnswer::Mismatch));
         }
         let Some(lease_until) = stored.lease_until else { return Ok(Some(LedgerAnswer::Replayed(stored.answer.clone()))) };
-        if ends(own, &request.request.command, stored) {
+        if is_openers(&request.request.command, stored) {
             return Ok(None);
         }
         let now = request.request.now;
@@ -74,7 +74,7 @@ impl Claims {
     pub(super) fn remember(&mut self, own: &Idempotency, request: &Request, decision: &Decision) -> Result<()> {
         let open = self.stored.get(&own.key);
         // The end of an opened key counts even if the charge had ended already, e.g. by its deadline: else the key could never end.
-        let ended = open.is_some() && matches!(decision.outcome, Outcome::Charged { .. });
+        let ended = open.is_some() && own.claim == Claim::Completes && matches!(decision.outcome, Outcome::Charged { .. });
         if decision.events.is_empty() && !ended {
             return Ok(());
         }
@@ -90,11 +90,9 @@ impl Claims {
     }
 }
 
-/// Whether this request is the end of the story that the stored claim opened.
-fn ends(own: &Idempotency, command: &Command, stored: &StoredClaim) -> bool {
-    own.claim == Claim::Completes
-        && matches!(command, Command::Settle { .. } | Command::Release { .. })
-        && command.charge() == stored.charge_id
+/// Whether this request is about the charge that opened the key: its end, or the opening itself, asked again because its answer was lost.
+fn is_openers(command: &Command, stored: &StoredClaim) -> bool {
+    stored.charge_id.is_some() && command.charge() == stored.charge_id
 }
 
 fn lease_from(now: DateTime<Utc>) -> DateTime<Utc> {
