@@ -17,7 +17,9 @@ pub fn json(document: &[u8], error: &serde_json::Error) -> Problem {
     if error.classify() != Category::Data && message != "number out of range" {
         return Problem::field("body", format!("malformed JSON: {message}{place}"));
     }
-    let path = locate::path_at(document, locate::offset_of(document, error.line(), error.column()));
+    let place = locate::place_of(document, locate::offset_of(document, error.line(), error.column()));
+    let of_the_whole = message.starts_with("missing field") || message.starts_with("invalid length");
+    let path = if of_the_whole { place.path } else { place.last_member.unwrap_or(place.path) };
     Problem::validation(vec![field(&path, message)])
 }
 

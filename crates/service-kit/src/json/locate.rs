@@ -1,10 +1,18 @@
 //! Finds the path (`items[3].tokens`) of the value at a byte offset. Only walked when a document was refused.
 
-/// The innermost value that holds or touches `offset`; empty for the document itself.
-pub fn path_at(document: &[u8], offset: usize) -> String {
-    let mut walk = Walk { document, at: 0, offset, path: Vec::new(), found: None };
+/// Where a reader stood.
+pub struct Place {
+    /// The innermost value that holds or touches the offset; empty for the document itself.
+    pub path: String,
+    /// The last member of that value, where the offset is just behind its closing bracket. A complaint about the last member is raised there,
+    /// because serde_json reads the bracket before it says where it stands.
+    pub last_member: Option<String>,
+}
+
+pub fn place_of(document: &[u8], offset: usize) -> Place {
+    let mut walk = Walk { document, at: 0, offset, path: Vec::new(), found: None, last_member: None };
     walk.value();
-    walk.found.unwrap_or_default()
+    Place { path: walk.found.unwrap_or_default(), last_member: walk.last_member }
 }
 
 /// Position of serde_json's line and column (both from 1) in bytes.
@@ -25,6 +33,7 @@ struct Walk<'a> {
     offset: usize,
     path: Vec<String>,
     found: Option<String>,
+    last_member: Option<String>,
 }
 
 impl Walk<'_> {
@@ -58,6 +67,7 @@ impl Walk<'_> {
 
     fn object(&mut self) {
         self.at += 1;
+        let mut last = None;
         loop {
             self.skip_space();
             if self.byte() != Some(b'"') || self.at > self.offset {
@@ -68,40 +78,53 @@ impl Walk<'_> {
             self.at += 1;
             let dot = if self.path.is_empty() { "" } else { "." };
             self.path.push(format!("{dot}{name}"));
-            self.value();
-            self.path.pop();
-            self.skip_space();
+            last = self.member();
             if self.byte() != Some(b',') {
                 break;
             }
             self.at += 1;
         }
-        self.close(b'}');
+        self.close(b'}', last);
     }
 
     fn array(&mut self) {
         self.at += 1;
+        let mut last = None;
         for index in 0_usize.. {
             self.skip_space();
             if matches!(self.byte(), None | Some(b']')) || self.at > self.offset {
                 break;
             }
             self.path.push(format!("[{index}]"));
-            self.value();
-            self.path.pop();
-            self.skip_space();
+            last = self.member();
             if self.byte() != Some(b',') {
                 break;
             }
             self.at += 1;
         }
-        self.close(b']');
+        self.close(b']', last);
+    }
+
+    /// One member, whose path was pushed, and the space behind it. Its path.
+    fn member(&mut self) -> Option<String> {
+        let begun = self.at <= self.offset;
+        self.value();
+        let path = self.path.concat();
+        self.path.pop();
+        self.skip_space();
+        if begun && self.found.is_none() && self.offset <= self.at {
+            self.found = Some(path.clone());
+        }
+        Some(path)
     }
 
     /// Past the closing bracket, or past the offset where the walk was cut short inside.
-    fn close(&mut self, bracket: u8) {
+    fn close(&mut self, bracket: u8, last: Option<String>) {
         if self.byte() == Some(bracket) {
             self.at += 1;
+            if self.found.is_none() && self.offset == self.at {
+                self.last_member = last;
+            }
         } else {
             self.at = self.at.max(self.offset);
         }

@@ -43,6 +43,10 @@ fn each_wrong_field_is_named_with_what_it_must_be() {
     assert_eq!(consume(r#"{"tokens":1e3,"provider":"x"}"#), pair("tokens", "tokens must be an integer"));
     assert_eq!(consume(r#"{"tokens":[1],"provider":"x"}"#), pair("tokens", "tokens must be an integer"));
     assert_eq!(consume(r#"{"tokens":-1,"provider":"x"}"#), pair("tokens", "tokens: the amount is negative"));
+    for last in [r#"{"provider":"x","tokens":-1}"#, "{\"provider\":\"x\",\"tokens\":-1\n}", "{\"tokens\":-1 \n ,\"provider\":\"x\"}"] {
+        assert_eq!(consume(last), pair("tokens", "tokens: the amount is negative"), "{last}");
+    }
+    assert_eq!(refused::<Batch>(r#"{"items":[{"provider":"x","tokens":-1}]}"#).0, "items[0].tokens");
     assert_eq!(consume(r#"{"tokens":9007199254740992,"provider":"x"}"#).0, "tokens");
     assert_eq!(consume(r#"{"tokens":99999999999999999999,"provider":"x"}"#).0, "tokens");
     assert_eq!(consume(r#"{"tokens":1e999,"provider":"x"}"#), pair("tokens", "tokens is out of range"));
