@@ -82,3 +82,65 @@ pub fn parent_of(span: &Span) -> Option<TraceParent> {
         flags: context.trace_flags().to_u8(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        process::Command,
+        time::Duration,
+    };
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// Run by [`a_span_joins_its_trace_and_reaches_the_collector`] in a process of its own, with the collector in its environment.
+    #[test]
+    #[ignore = "the other half of a test that runs it"]
+    fn export_one_span() {
+        let guard = telemetry::init("test", "info").unwrap();
+        let span = tracing::info_span!(target: TRACE_TARGET, "request");
+        let parent: TraceParent = PARENT.parse().unwrap();
+        set_parent(&span, parent);
+        let own = parent_of(&span).expect("the span is recorded");
+        assert_eq!((own.trace_id, own.flags), (parent.trace_id, 1));
+        assert_ne!(own.span_id, parent.span_id);
+        drop(tracing::info_span!("not ours"));
+        drop(span);
+        drop(guard);
+    }
+
+    #[test]
+    fn a_span_joins_its_trace_and_reaches_the_collector() {
+        let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", collector.local_addr().unwrap());
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "telemetry::traces::tests::export_one_span", "--ignored", "--nocapture"])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .spawn()
+            .unwrap();
+        let (mut stream, _) = collector.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (mut received, mut buffer) = (Vec::new(), [0; 8192]);
+        let trace_id = PARENT.parse::<TraceParent>().unwrap().trace_id;
+        let contains = |received: &[u8], part: &[u8]| received.windows(part.len()).any(|window| window == part);
+        while !contains(&received, &trace_id) {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the trace did not arrive: {}", String::from_utf8_lossy(&received));
+            received.extend_from_slice(&buffer[..count]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        assert!(received.starts_with(b"POST /v1/traces "));
+        assert!(contains(&received, b"request") && !contains(&received, b"not ours"));
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn nothing_is_recorded_while_nothing_is_exported() {
+        let span = tracing::info_span!(target: TRACE_TARGET, "request");
+        set_parent(&span, PARENT.parse().unwrap());
+        assert!(parent_of(&span).is_none());
+    }
+}
