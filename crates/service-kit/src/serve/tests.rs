@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const QUICK: Limits = Limits {
     head: Duration::from_millis(150),
-    idle: Duration::from_millis(400),
-    body_stall: Duration::from_millis(150),
+    idle: Duration::from_millis(1_500),
+    body_stall: Duration::from_millis(500),
     write_stall: Duration::from_millis(300),
     drain: Duration::from_secs(5),
     connections: 100,
@@ -192,11 +192,11 @@ async fn a_silent_connection_is_closed_and_an_idle_one_kept_for_longer() {
         let count = stream.read(&mut buffer).await.unwrap();
         assert!(buffer[..count].starts_with(b"HTTP/1.1 200 "));
         // Longer than a head may take, shorter than a connection may idle.
-        tokio::time::sleep(Duration::from_millis(220)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let started = Instant::now();
     assert_eq!(rest(&mut stream).await, "", "an idle connection gets no answer to a request it did not make");
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_body_that_stalls_is_answered_408_and_closed_and_a_slow_one_is_read() 
     let mut stream = server.connect().await;
     stream.write_all(head.as_bytes()).await.unwrap();
     for byte in b"{\"abc\":1}" {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        tokio::time::sleep(Duration::from_millis(80)).await;
         stream.write_all(&[*byte]).await.unwrap();
     }
     let mut status = [0; 12];
@@ -227,7 +227,7 @@ async fn a_client_that_does_not_take_its_answer_is_cut_off() {
     let server = Server::start(QUICK).await;
     let mut stream = server.connect().await;
     stream.write_all(get_request("/large", "").as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let mut taken = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut taken)).await.expect("still open");
     assert!(taken.len() < 64 * 1024 * 1024, "cut off, yet {} bytes arrived", taken.len());
