@@ -8,7 +8,7 @@ use crate::document;
 use domain::settings::Settings;
 use futures::StreamExt;
 use ports::settings::SettingsStore;
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::{
     identity::{self, Identity},
@@ -26,7 +26,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Silence after which the settings call themselves stale.
 const STALE_AFTER: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Three heartbeats: a connection that says nothing for longer is dead.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 
@@ -259,8 +258,7 @@ fn refused(reason: &'static str) -> Adopted {
 }
 
 fn client() -> reqwest::Result<Client> {
-    // An address of our own, set by the operator: nothing between us, and nowhere to be sent on to with our identity.
-    Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_LIMIT).redirect(redirect::Policy::none()).no_proxy().build()
+    service_kit::client::builder().read_timeout(SILENCE_LIMIT).build()
 }
 
 /// When the source last said something good, and how long to wait before it is asked again.

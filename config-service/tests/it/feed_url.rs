@@ -27,7 +27,6 @@ struct Follower {
 
 impl Follower {
     fn of(urls: &[&str], file: Option<PathBuf>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let (hot, tasks) = (HotSettings::new(before_the_first_document()), Tasks::new());
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
         tasks.spawn("feed", feed_from_url(urls, hot.clone(), shared_identity(), file, tasks.token()));
