@@ -61,7 +61,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         Action::Create { user, name, scopes, providers, expires_at } => {
             let mut body = json!({"userId": user});
             let optional = [("name", name.map(Value::from)), ("expiresAt", expires_at.map(Value::from))];
-            let lists = [("scopes", scopes), ("providers", providers)].map(|(field, values)| (field, (!values.is_empty()).then(|| json!(values))));
+            let lists =
+                [("scopes", scopes), ("providers", providers)].map(|(field, values)| (field, (!values.is_empty()).then(|| json!(values))));
             for (field, value) in optional.into_iter().chain(lists) {
                 if let Some(value) = value {
                     body[field] = value;

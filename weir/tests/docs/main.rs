@@ -85,10 +85,7 @@ impl Drop for Background {
 
 fn bash(script: &str, root: &Path, scratch: &Path) -> Command {
     let exports = scratch.join("exports");
-    let whole = format!(
-        "set -euo pipefail; [ -f '{0}' ] && . '{0}'\n{script}\nexport -p > '{0}'\n",
-        exports.display()
-    );
+    let whole = format!("set -euo pipefail; [ -f '{0}' ] && . '{0}'\n{script}\nexport -p > '{0}'\n", exports.display());
     let mut command = Command::new("bash");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR__") || name.starts_with("OTEL_")) {
         command.env_remove(name);

@@ -106,7 +106,11 @@ async fn spend(client: Client, shared: Arc<Shared>, number: u64, user: Uuid, org
                 Ok(answer) => {
                     let expected = matches!(answer.status.as_u16(), 409 | 502 | 503);
                     assert!(expected, "request {name}: {} {:#}", answer.status, answer.body);
-                    assert!(answer.status != 503 || !answer.header("retry-after").is_empty(), "a 503 without Retry-After: {:#}", answer.body);
+                    assert!(
+                        answer.status != 503 || !answer.header("retry-after").is_empty(),
+                        "a 503 without Retry-After: {:#}",
+                        answer.body
+                    );
                 }
                 Err(error) => assert!(!error.is_builder(), "{error}"),
             }

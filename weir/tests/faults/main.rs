@@ -61,7 +61,8 @@ async fn prepare(admin: &Client) -> Vec<(Uuid, String)> {
     let wide = json!({"priority": 1, "bucketCapacityMultiplier": 100_000, "bucketLeakRateMultiplier": 1_000_000});
     admin.put("/api/v1/admin/tiers/WIDE", wide).await.expect(201);
     for (name, provider, on_outage) in [("closed", "qwen", "CLOSED"), ("open", "gemini", "OPEN")] {
-        let limit = json!({"scope": "USER", "provider": provider, "capacity": 1_000_000, "leakRatePerSecond": 1_000_000, "onOutage": on_outage});
+        let limit =
+            json!({"scope": "USER", "provider": provider, "capacity": 1_000_000, "leakRatePerSecond": 1_000_000, "onOutage": on_outage});
         admin.put(&format!("/api/v1/admin/limits/{name}"), limit).await.expect(201);
     }
     let mut payers = Vec::new();
@@ -178,7 +179,11 @@ async fn compare(admin: &Client, fleet: &Fleet, payers: &[(Uuid, String)], ticke
     let report = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(report.body["clean"], true, "{:#}", report.body);
     assert!(fleet.front.log_text().lines().all(|line| !line.contains("panicked")));
-    println!("{acknowledged} acknowledged, {} unanswered, audit clean over {} events", tickets.len() - acknowledged, report.body["checkedEvents"]);
+    println!(
+        "{acknowledged} acknowledged, {} unanswered, audit clean over {} events",
+        tickets.len() - acknowledged,
+        report.body["checkedEvents"]
+    );
 }
 
 async fn all_charges(admin: &Client, org: &str) -> Vec<Value> {

@@ -191,7 +191,8 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let from_env = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the real servers with `make stack` and load .local/stack.env"))
+            std::env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set: start the real servers with `make stack` and load .local/stack.env"))
         };
         let name = format!("t{}", Uuid::new_v4().simple());
         let admin_url = from_env("WEIR__POSTGRES__URL");
