@@ -1,0 +1,152 @@
+//! An installation of Weir for one measurement: its own database, topics and keyspace on the real servers, gone afterwards.
+
+use crate::log;
+use adapter_cassandra::Cassandra;
+use adapter_kafka::Kafka;
+use adapter_postgres::{Postgres, PostgresSettings};
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use sqlx::{AssertSqlSafe, Executor};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+use uuid::Uuid;
+
+/// Where the real servers are.
+#[derive(Clone)]
+pub struct Servers {
+    /// Up to the last slash; the database's name follows it.
+    postgres: String,
+    postgres_url: String,
+    redis: String,
+    brokers: String,
+    cassandra: String,
+}
+
+impl Servers {
+    pub fn from_environment() -> Result<Self> {
+        let read = |name: &str| {
+            std::env::var(name).with_context(|| format!("{name} is not set: start the servers with `make stack` and load .local/stack.env"))
+        };
+        let postgres_url = read("WEIR__POSTGRES__URL")?;
+        let (postgres, _) = postgres_url.rsplit_once('/').context("WEIR__POSTGRES__URL names no database")?;
+        Ok(Self {
+            postgres: postgres.to_owned(),
+            postgres_url: postgres_url.clone(),
+            redis: read("WEIR__REDIS__URL")?,
+            brokers: read("WEIR__KAFKA__BROKERS")?,
+            cassandra: read("WEIR__CASSANDRA__NODES")?,
+        })
+    }
+}
+
+pub struct Installation {
+    /// Of the database, the keyspace, the topics and the keys.
+    name: String,
+    servers: Servers,
+    weir: PathBuf,
+    /// Settings of every process of it.
+    pub env: Vec<(String, String)>,
+    pub admin_key: String,
+    pub data: PathBuf,
+}
+
+impl Installation {
+    /// Creates everything with `weir migrate`.
+    pub fn create(weir: &Path, servers: &Servers) -> Result<Self> {
+        let name = format!("bench{}", &Uuid::new_v4().simple().to_string()[..16]);
+        let data = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&data)?;
+        let admin_key = format!("weir_bench_{}", Uuid::new_v4().simple());
+        let env = [
+            ("WEIR__STORES__MODE", "distributed".to_owned()),
+            ("WEIR__POSTGRES__URL", format!("{}/{name}", servers.postgres)),
+            ("WEIR__REDIS__URL", servers.redis.clone()),
+            ("WEIR__REDIS__PREFIX", name.clone()),
+            ("WEIR__KAFKA__BROKERS", servers.brokers.clone()),
+            ("WEIR__KAFKA__TOPIC_PREFIX", name.clone()),
+            ("WEIR__CASSANDRA__NODES", servers.cassandra.clone()),
+            ("WEIR__CASSANDRA__KEYSPACE", name.clone()),
+            ("WEIR__ADMIN__API_KEY", admin_key.clone()),
+            ("WEIR__IDENTITY__SECRET", format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())),
+            ("WEIR__DATA_DIR", data.to_string_lossy().into_owned()),
+            ("WEIR__LOG", "warn".to_owned()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let installation = Self { name, servers: servers.clone(), weir: weir.to_owned(), env, admin_key, data };
+        let output = installation.command().arg("migrate").stdin(Stdio::null()).output().context("weir cannot be started")?;
+        if !output.status.success() {
+            bail!("weir migrate failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(installation)
+    }
+
+    /// A `weir` command with these settings and nothing else of ours from the environment.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.weir);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR__") || name.starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.data);
+        command
+    }
+
+    pub fn kafka(&self) -> Kafka {
+        Kafka::new(&self.servers.brokers, &self.name)
+    }
+
+    pub async fn cassandra(&self) -> Result<Cassandra> {
+        let nodes: Vec<String> = self.servers.cassandra.split(',').map(|node| node.trim().to_owned()).collect();
+        Ok(Cassandra::connect(&nodes, &self.name).await?)
+    }
+
+    pub async fn postgres(&self) -> Result<Postgres> {
+        self.connect(format!("{}/{}", self.servers.postgres, self.name)).await
+    }
+
+    async fn connect(&self, url: String) -> Result<Postgres> {
+        Ok(Postgres::connect(&PostgresSettings { url, max_connections: 4 }).await?)
+    }
+
+    /// Removes what was created. What fails is said and left: a measurement does not fail for it.
+    pub async fn remove(self) {
+        for (what, removed) in [
+            ("database", self.drop_database().await),
+            ("keyspace", self.drop_keyspace().await),
+            ("topics", self.delete_topics().await),
+            ("folder", std::fs::remove_dir_all(&self.data).map_err(Into::into)),
+        ] {
+            if let Err(error) = removed {
+                log::note(&format!("the {what} of {} stays: {error:#}", self.name));
+            }
+        }
+    }
+
+    async fn drop_database(&self) -> Result<()> {
+        let server = self.connect(self.servers.postgres_url.clone()).await?;
+        // The name is ours: letters and digits.
+        let dropped = server.pool().execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))).await;
+        server.close().await;
+        dropped.map(drop).map_err(Into::into)
+    }
+
+    async fn drop_keyspace(&self) -> Result<()> {
+        Ok(self.cassandra().await?.drop_keyspace().await?)
+    }
+
+    async fn delete_topics(&self) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.servers.brokers).create()?;
+        let kafka = self.kafka();
+        for result in admin.delete_topics(&[kafka.topics.usage(), kafka.topics.dead_letters()], &AdminOptions::new()).await? {
+            if let Err((topic, code)) = result {
+                bail!("{topic}: {code}");
+            }
+        }
+        Ok(())
+    }
+}
