@@ -1,8 +1,10 @@
 SELECT *
 FROM pool
-WHERE (?1 IS NULL OR (payer_kind = ?1 AND tenant = ?2))
-    AND (?3 IS NULL OR provider = ?3)
-    -- Users come before orgs.
-    AND (?4 IS NULL OR payer_kind < ?4 OR (payer_kind = ?4 AND (tenant, provider) > (?5, ?6)))
+WHERE payer_kind = ?2 AND (tenant, provider) > (?3, ?4) AND (?1 IS NULL OR provider = ?1)
+UNION ALL
+SELECT *
+FROM pool
+-- Users come before orgs; without a pool to start after, both do.
+WHERE payer_kind < coalesce(?2, '~') AND (?1 IS NULL OR provider = ?1)
 ORDER BY payer_kind DESC, tenant, provider
-LIMIT ?7
+LIMIT ?5

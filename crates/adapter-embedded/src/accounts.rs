@@ -103,8 +103,11 @@ impl Accounts for Embedded {
     }
 
     async fn orgs(&self, of_user: Option<UserId>, after: Option<OrgId>, limit: u32) -> Result<Vec<Org>> {
-        let sql = if of_user.is_some() { include_str!("../sql/list_orgs_of_user.sql") } else { include_str!("../sql/list_orgs.sql") };
-        let query = sqlx::query_as::<_, OrgRow>(sql).bind(after.map(|org| org.0)).bind(limit).bind(of_user.map(|user| user.0));
+        let query = match of_user {
+            None => sqlx::query_as::<_, OrgRow>(include_str!("../sql/list_orgs.sql")),
+            Some(user) => sqlx::query_as(include_str!("../sql/list_orgs_of_user.sql")).bind(user.0),
+        };
+        let query = query.bind(after.map(|org| org.0)).bind(limit);
         let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
         rows.into_iter().map(OrgRow::into_org).collect()
     }

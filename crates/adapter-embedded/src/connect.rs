@@ -153,7 +153,7 @@ impl Embedded {
 /// Two processes writing one folder would number events twice.
 fn lock(data_dir: &Path) -> Result<File, OpenError> {
     let not_writable = |source| OpenError::NotWritable { folder: data_dir.to_owned(), source };
-    fs::create_dir_all(data_dir).map_err(not_writable)?;
+    create_folder(data_dir).map_err(not_writable)?;
     let path = data_dir.join(LOCK_FILE);
     let mut file = File::options().create(true).truncate(false).write(true).open(&path).map_err(not_writable)?;
     match file.try_lock() {
@@ -167,6 +167,15 @@ fn lock(data_dir: &Path) -> Result<File, OpenError> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", process::id())).map_err(not_writable)?;
     Ok(file)
+}
+
+/// For its owner only: the folder holds the hashes of the keys and what they are hashed under.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 struct TemporaryFolder(PathBuf);

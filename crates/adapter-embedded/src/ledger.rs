@@ -33,6 +33,9 @@ use rows::{ChargeRow, PeriodRow, PoolRow};
 use sqlx::{Row, Sqlite, Transaction};
 use uuid::Uuid;
 
+/// Rows that one transaction of [`Ledger::forget_answers`] drops; between two of them others write.
+const FORGET_AT_ONCE: u32 = 1_000;
+
 #[async_trait]
 impl Ledger for Embedded {
     async fn apply(&self, requests: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>> {
@@ -76,7 +79,8 @@ impl Ledger for Embedded {
             .bind(query.user_id.map(|user| user.0))
             .bind(query.provider.as_ref().map(Provider::as_str))
             .bind(query.from.map_or(i64::MIN, |from| from.timestamp_millis()))
-            .bind(query.to.map_or(i64::MAX, |to| to.timestamp_millis()))
+            // Nothing after the end of the last page is looked at again.
+            .bind(query.to.map_or(i64::MAX, |to| to.timestamp_millis()).min(before_at.saturating_add(1)))
             .bind(before_at)
             .bind(before_id)
             .bind(query.limit)
@@ -96,17 +100,17 @@ impl Ledger for Embedded {
     }
 
     async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>> {
-        let rows = sqlx::query_as::<_, PoolRow>(include_str!("../sql/list_pools.sql"))
-            .bind(payer.map(Payer::kind))
-            .bind(payer.map(Payer::tenant))
+        let query = match payer {
+            None => sqlx::query_as::<_, PoolRow>(include_str!("../sql/list_pools.sql")),
+            Some(payer) => sqlx::query_as(include_str!("../sql/list_pools_of_payer.sql")).bind(payer.kind()).bind(payer.tenant()),
+        };
+        let query = query
             .bind(provider.map(Provider::as_str))
             .bind(after.map(|key| key.payer.kind()))
             .bind(after.map(|key| key.payer.tenant()))
             .bind(after.map(|key| key.provider.as_str()))
-            .bind(limit)
-            .fetch_all(self.inner.main.readers())
-            .await
-            .map_err(failed)?;
+            .bind(limit);
+        let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
         rows.into_iter().map(Pool::try_from).collect()
     }
 
@@ -117,11 +121,17 @@ impl Ledger for Embedded {
     }
 
     async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
-        let mut transaction = self.inner.main.begin(Durability::WithNext).await?;
-        let query = sqlx::query(include_str!("../sql/forget_idempotency.sql")).bind(before.timestamp_millis());
-        let forgotten = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected();
-        commit(transaction).await?;
-        Ok(forgotten)
+        let mut forgotten = 0;
+        loop {
+            let mut transaction = self.inner.main.begin(Durability::WithNext).await?;
+            let query = sqlx::query(include_str!("../sql/forget_idempotency.sql")).bind(before.timestamp_millis()).bind(FORGET_AT_ONCE);
+            let rows = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected();
+            commit(transaction).await?;
+            forgotten += rows;
+            if rows < u64::from(FORGET_AT_ONCE) {
+                return Ok(forgotten);
+            }
+        }
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {

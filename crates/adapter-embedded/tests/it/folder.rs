@@ -81,3 +81,13 @@ async fn reading_a_folder_without_stores_says_what_to_do() {
     let Err(error) = Embedded::open_read_only(Path::new("/nonexistent/weir")).await else { panic!("nothing is there") };
     assert_eq!(error.to_string(), "there is no /nonexistent/weir/weir.db; start `weir up` with this data folder first");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_folder_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let _embedded = Embedded::open(&folder).await.unwrap();
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+}

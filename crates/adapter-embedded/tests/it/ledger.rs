@@ -1,7 +1,8 @@
 //! The ledger's own ways on SQLite.
 
-use crate::story::{assert_state_is_the_fold_of_events, consume, grant, keyed, payer, pool, tokens};
+use crate::story::{assert_state_is_the_fold_of_events, consume, grant, keyed, payer, pool, start, tokens};
 use adapter_embedded::Embedded;
+use chrono::TimeDelta;
 use domain::ledger::Outcome;
 use ports::ledger::{Ledger, LedgerAnswer};
 use std::sync::Arc;
@@ -50,4 +51,14 @@ async fn a_caller_that_goes_away_in_the_middle_leaves_no_open_transaction() {
     assert!(matches!(answers[..], [LedgerAnswer::Decided(Outcome::Charged { .. })]));
     let snapshot = assert_state_is_the_fold_of_events(&embedded, payer).await;
     assert!(snapshot.last_seq > before);
+}
+
+#[tokio::test]
+async fn more_old_answers_than_one_step_drops_are_all_forgotten() {
+    let embedded = Embedded::in_temp().await.unwrap();
+    let payer = payer(1);
+    let batch: Vec<_> = (0..2_500).map(|item| keyed(grant(payer, 1), &format!("old {item}"))).collect();
+    embedded.apply(&batch).await.unwrap();
+    assert_eq!(embedded.forget_answers(start()).await.unwrap(), 0, "nothing is older than its own time");
+    assert_eq!(embedded.forget_answers(start() + TimeDelta::milliseconds(1)).await.unwrap(), 2_500);
 }
