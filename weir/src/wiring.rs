@@ -3,7 +3,12 @@
 use crate::roles::{Role, Roles};
 use anyhow::{Context, Result};
 use auth_service::Bootstrap;
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::IntoResponse,
+};
 use backends::Backends;
 use domain::ids::Provider;
 use gateway::{Upstream, Upstreams};
@@ -18,6 +23,7 @@ use service_kit::{
 };
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 use uuid::Uuid;
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
@@ -82,7 +88,7 @@ impl Platform {
             router.clone().map(|router| identity::require(router, Arc::clone(&self.identity), audience))
         };
         let routers = match &self.front {
-            Some(front) => vec![front.clone()],
+            Some(front) => vec![self.beside_followers(front.clone())],
             None => [
                 guarded(&self.services.auth, "auth"),
                 guarded(&self.services.token, "token"),
@@ -95,6 +101,19 @@ impl Platform {
         };
         let merged = routers.into_iter().fold(self.health.routes(), Router::merge);
         serve::standard_layers(merged, self.roles.first().as_str())
+    }
+
+    /// Processes that follow the settings of a config-service behind this listener come with a signed identity instead of a key.
+    fn beside_followers(&self, front: Router) -> Router {
+        let Some(config) = self.services.config.clone() else { return front };
+        let config = identity::require(config, Arc::clone(&self.identity), "config");
+        front.layer(middleware::from_fn(move |request: Request, next: Next| {
+            let config = config.clone();
+            async move {
+                let follows = request.uri().path().starts_with("/config/") && request.headers().contains_key(identity::HEADER);
+                if follows { config.oneshot(request).await.into_response() } else { next.run(request).await }
+            }
+        }))
     }
 
     /// Ends background work, then the stores; `false` when something did not finish in time.

@@ -96,7 +96,8 @@ async fn bad_credentials_are_refused(process: &Process, user: Uuid) {
     let revoked = admin.post("/api/v1/auth/api-keys", json!({"userId": user})).await.expect(201);
     admin.delete(&format!("/api/v1/auth/api-keys?userId={user}&apiKeyId={}", revoked.str("id"))).await.expect(204);
     let soon = chrono::Utc::now() + chrono::TimeDelta::milliseconds(1_500);
-    let expiring = admin.post("/api/v1/auth/api-keys", json!({"userId": user, "expiresAt": soon.to_rfc3339()})).await.expect(201).str("apiKey");
+    let expiring =
+        admin.post("/api/v1/auth/api-keys", json!({"userId": user, "expiresAt": soon.to_rfc3339()})).await.expect(201).str("apiKey");
     admin.with_key(&expiring).post(CONSUME, json!({"userId": user, "provider": "openai", "tokens": 0})).await.expect(400);
     let mut forged = revoked.str("apiKey");
     forged.pop();
@@ -195,7 +196,10 @@ async fn nothing_is_left_behind(setup: &Setup) {
     let process = setup.start();
     let user = Uuid::new_v4();
     let admin = process.client();
-    admin.post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 100, "reason": "test"})).await.expect(201);
+    admin
+        .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 100, "reason": "test"}))
+        .await
+        .expect(201);
     let quota = format!("/api/v1/tokens/quota?userId={user}&provider=openai");
     let before = (admin.get(&quota).await.expect(200).body, audited_events(setup));
     bad_bodies_are_refused(&process, user).await;

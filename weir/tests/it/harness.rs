@@ -212,6 +212,10 @@ impl World {
         Self { env, database: name, admin_url }
     }
 
+    pub fn get(&self, name: &str) -> &str {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).unwrap()
+    }
+
     /// Creates everything with `weir migrate`, as an operator would.
     pub fn migrate(&self, data: &Path) {
         let output = Setup::distributed(data, self).run(&["migrate"]);

@@ -12,7 +12,8 @@ async fn a_first_start_prints_the_key_once_and_a_curl_line_that_works() {
     setup.env.retain(|(name, _)| name != "WEIR__ADMIN__API_KEY");
     let mut process = setup.start();
     let printed = process.printed.join("\n");
-    let curl = process.printed.iter().find(|line| line.trim_start().starts_with("curl ")).unwrap_or_else(|| panic!("no curl line in: {printed}"));
+    let curl =
+        process.printed.iter().find(|line| line.trim_start().starts_with("curl ")).unwrap_or_else(|| panic!("no curl line in: {printed}"));
     let output = Command::new("bash").args(["-c", curl]).output().unwrap();
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && answer.contains("\"allowed\":true"), "{answer} {}", String::from_utf8_lossy(&output.stderr));
@@ -30,7 +31,8 @@ async fn nothing_is_lost_by_a_restart_or_a_kill() {
     let mut process = setup.start();
     let admin = process.client();
     admin.post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "qwen", "tokens": 500, "reason": "test"})).await.expect(201);
-    let charge = admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "qwen", "tokens": 5})).await.expect(200).str("chargeId");
+    let charge =
+        admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "qwen", "tokens": 5})).await.expect(200).str("chargeId");
     assert_eq!(process.interrupt(), Some(0));
     let mut process = setup.start();
     admin.get(&format!("/api/v1/tokens/charges/{charge}")).await.expect(200);
@@ -47,7 +49,8 @@ async fn an_idle_process_starts_fast_and_stays_small() {
     let data = tempfile::tempdir().unwrap();
     let process = Setup::embedded(data.path()).start();
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let resident_kib: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let resident_kib: u64 =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
     assert!(resident_kib < 60 * 1024, "{resident_kib} KiB resident when idle");
     let client = Client::new(&process.url, "");
     client.get("/livez").await.expect(200);
@@ -72,7 +75,8 @@ async fn no_secret_reaches_the_log() {
     let process = setup.start();
     let admin = process.client();
     let user = Uuid::new_v4();
-    let body = json!({"userId": user, "provider": "openai", "tokens": 1, "prompt": "canary-prompt", "metadata": {"note": "canary-metadata"}});
+    let body =
+        json!({"userId": user, "provider": "openai", "tokens": 1, "prompt": "canary-prompt", "metadata": {"note": "canary-metadata"}});
     admin.post("/api/v1/tokens/consume", body).await;
     let log = process.log_text();
     for secret in [ADMIN_KEY, "canary-prompt", "canary-metadata"] {

@@ -16,8 +16,17 @@ async fn the_path_holds(process: &Process, setup: &Setup) {
     let org = owner_client.post("/api/v1/orgs", json!({"name": "Acme"})).await.expect(201).str("orgId");
     let members = format!("/api/v1/orgs/{org}/members");
     owner_client.put(&format!("{members}/{member}"), json!({"role": "MEMBER"})).await.expect(200);
-    admin.put("/api/v1/admin/pools", json!({"orgId": org, "provider": "openai", "allowance": 500, "period": "MONTH", "timeZone": "Europe/Berlin"})).await.expect(201);
-    admin.post("/api/v1/admin/pools/grant", json!({"orgId": org, "provider": "openai", "tokens": 1000, "reason": "test"})).await.expect(201);
+    admin
+        .put(
+            "/api/v1/admin/pools",
+            json!({"orgId": org, "provider": "openai", "allowance": 500, "period": "MONTH", "timeZone": "Europe/Berlin"}),
+        )
+        .await
+        .expect(201);
+    admin
+        .post("/api/v1/admin/pools/grant", json!({"orgId": org, "provider": "openai", "tokens": 1000, "reason": "test"}))
+        .await
+        .expect(201);
 
     consume_for_the_org(&member_client, &org, member).await;
     refusals(&member_client, &stranger_client, &org).await;
@@ -29,7 +38,8 @@ async fn the_path_holds(process: &Process, setup: &Setup) {
 
 async fn consume_for_the_org(member: &Client, org: &str, member_id: Uuid) {
     let body = json!({"userId": member_id, "orgId": org, "provider": " OpenAI ", "model": "gpt-4o", "tokens": 100});
-    let first = member.send(reqwest::Method::POST, "/api/v1/tokens/consume", Some(&body), &[("idempotency-key", "first")]).await.expect(200);
+    let first =
+        member.send(reqwest::Method::POST, "/api/v1/tokens/consume", Some(&body), &[("idempotency-key", "first")]).await.expect(200);
     assert_eq!(first.body["allowed"], true);
     assert_eq!(first.body["waitSeconds"], 0);
     assert_eq!(first.body["quota"]["remaining"], 1400);
@@ -38,7 +48,8 @@ async fn consume_for_the_org(member: &Client, org: &str, member_id: Uuid) {
         assert!(!first.header(header).is_empty(), "no {header}");
     }
     every_answer_is_dressed(&first);
-    let again = member.send(reqwest::Method::POST, "/api/v1/tokens/consume", Some(&body), &[("idempotency-key", "first")]).await.expect(200);
+    let again =
+        member.send(reqwest::Method::POST, "/api/v1/tokens/consume", Some(&body), &[("idempotency-key", "first")]).await.expect(200);
     assert_eq!((again.header("idempotent-replayed"), &again.body), ("true", &first.body));
     let other = json!({"userId": member_id, "orgId": org, "provider": "openai", "model": "gpt-4o", "tokens": 101});
     let mismatch = member.send(reqwest::Method::POST, "/api/v1/tokens/consume", Some(&other), &[("idempotency-key", "first")]).await;
@@ -70,10 +81,12 @@ async fn with_a_prompt(member: &Client, org: &str) -> String {
     let charged = answered.body["tokensCharged"].as_i64().unwrap();
     assert!(answered.body["providerResponse"]["usage"]["total_tokens"].as_i64() == Some(charged) && charged > 0, "{:#}", answered.body);
     let failing = json!({"orgId": org, "provider": "openai", "model": "gpt-4o", "tokens": 60, "prompt": "[[stub status=500]] hello"});
-    let before = member.get(&format!("/api/v1/tokens/quota/org?orgId={org}&provider=openai")).await.expect(200).body["remainingTokens"].clone();
+    let before =
+        member.get(&format!("/api/v1/tokens/quota/org?orgId={org}&provider=openai")).await.expect(200).body["remainingTokens"].clone();
     let failed = member.post("/api/v1/tokens/consume", failing).await.expect(502);
     assert_eq!((&failed.body["code"], &failed.body["message"]), (&json!("provider_failed"), &json!("provider call failed")));
-    let after = member.get(&format!("/api/v1/tokens/quota/org?orgId={org}&provider=openai")).await.expect(200).body["remainingTokens"].clone();
+    let after =
+        member.get(&format!("/api/v1/tokens/quota/org?orgId={org}&provider=openai")).await.expect(200).body["remainingTokens"].clone();
     assert_eq!(before, after, "a failed provider call gives everything back");
     answered.str("chargeId")
 }
@@ -110,7 +123,10 @@ async fn reports(owner: &Client, stranger: &Client, org: &str, member: Uuid) {
     let summary = owner.get(&format!("/api/v1/analytics/report?provider=openai&orgId={org}")).await.expect(200);
     assert_eq!(summary.body["totalTokens"], tokens);
     let anomalies = owner.get(&format!("/api/v1/analytics/anomalies?provider=openai&orgId={org}")).await.expect(200);
-    assert_eq!((&anomalies.body["ratio"], &anomalies.body["anomaly"], &anomalies.body["reason"]), (&Value::Null, &json!(false), &json!("no baseline")));
+    assert_eq!(
+        (&anomalies.body["ratio"], &anomalies.body["anomaly"], &anomalies.body["reason"]),
+        (&Value::Null, &json!(false), &json!("no baseline"))
+    );
 }
 
 async fn the_audit_is_clean(admin: &Client, setup: &Setup) {
@@ -124,7 +140,14 @@ async fn the_audit_is_clean(admin: &Client, setup: &Setup) {
 
 /// Security headers and the correlation id are on every answer.
 fn every_answer_is_dressed(answer: &Answer) {
-    for header in ["x-content-type-options", "x-frame-options", "referrer-policy", "permissions-policy", "strict-transport-security", "x-correlation-id"] {
+    for header in [
+        "x-content-type-options",
+        "x-frame-options",
+        "referrer-policy",
+        "permissions-policy",
+        "strict-transport-security",
+        "x-correlation-id",
+    ] {
         assert!(!answer.header(header).is_empty(), "no {header}");
     }
 }

@@ -36,7 +36,10 @@ async fn every_role_works_in_a_process_of_its_own_and_twice() {
 
     let admin = fronts[0].client();
     let user = Uuid::new_v4();
-    admin.post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 100_000, "reason": "test"})).await.expect(201);
+    admin
+        .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 100_000, "reason": "test"}))
+        .await
+        .expect(201);
     let client = admin.key_for(user, None).await;
     for turn in 0..20 {
         let front = fronts[turn % 2].client();

@@ -17,7 +17,10 @@ async fn a_changed_limit_applies_everywhere_within_a_second_and_keeps_the_usage(
     let (one, two) = (first.start(), second.start());
     let user = Uuid::new_v4();
     let (admin, elsewhere) = (one.client(), two.client());
-    admin.post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 10_000, "reason": "test"})).await.expect(201);
+    admin
+        .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 10_000, "reason": "test"}))
+        .await
+        .expect(201);
     admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "openai", "tokens": 900})).await.expect(200);
     let refused = elsewhere.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "openai", "tokens": 900})).await.expect(429);
     assert_eq!(refused.body["capacity"], 1000);
@@ -68,6 +71,7 @@ async fn a_process_without_config_service_starts_with_what_it_last_knew() {
     assert_eq!(refused.body["capacity"], 77, "the last known settings were not kept");
     let ready = process.client().get("/readyz").await;
     assert!(ready.body.to_string().contains("stale"), "{:#}", ready.body);
-    let gone = process.client().put("/api/v1/admin/limits/x", json!({"scope": "USER", "capacity": 1, "leakRatePerSecond": 1})).await.expect(503);
+    let gone =
+        process.client().put("/api/v1/admin/limits/x", json!({"scope": "USER", "capacity": 1, "leakRatePerSecond": 1})).await.expect(503);
     assert!(!gone.header("retry-after").is_empty() && gone.body["service"].is_string(), "{:#}", gone.body);
 }
