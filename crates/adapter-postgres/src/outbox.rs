@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 #[derive(FromRow)]
 struct EventRow {
+    shard: i16,
     seq: i64,
     epoch: i32,
     event_id: Uuid,
@@ -32,35 +33,26 @@ struct EventRow {
     payload: Vec<u8>,
 }
 
-#[derive(FromRow)]
-struct ShardedRow {
-    shard: i16,
-    #[sqlx(flatten)]
-    event: EventRow,
-}
-
 impl EventRow {
-    fn row(self, shard: Shard) -> OutboxRow {
-        let Self { seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = self;
-        OutboxRow { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload }
+    fn row(self) -> Result<OutboxRow> {
+        let Self { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = self;
+        Ok(OutboxRow { shard: shard_of(shard)?, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload })
     }
 }
 
 #[async_trait]
 impl Outbox for Postgres {
     async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
-        let statement = sqlx::query_as(include_str!("sql/outbox/read.sql")).bind(shard_column(shard)).bind(after).bind(i64::from(limit));
-        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(|row| row.row(shard)).collect())
+        self.read_many(&[(shard, after)], limit).await
     }
 
     async fn read_many(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
-        let statement = sqlx::query_as(include_str!("sql/outbox/read_many.sql"))
+        let statement = sqlx::query_as(include_str!("sql/outbox/read.sql"))
             .bind(positions.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
             .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
             .bind(i64::from(limit));
-        let rows: Vec<ShardedRow> = bounded(statement.fetch_all(&self.pool)).await?;
-        rows.into_iter().map(|row| Ok(row.event.row(shard_of(row.shard)?))).collect()
+        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(EventRow::row).collect()
     }
 
     async fn heads(&self) -> Result<Vec<ShardHead>> {

@@ -4,7 +4,9 @@
 
 pub mod accounts;
 pub mod customers;
+pub mod event_log;
 pub mod ledger;
 pub mod outbox;
+pub mod rate_limits;
 pub mod settings;
 pub mod usage_store;

@@ -44,6 +44,17 @@ pub async fn a_shard_is_read_in_order_from_any_number<S: Ledger + Outbox>(store:
     assert!(seqs(25, 10).await.is_empty());
 }
 
+pub async fn several_shards_are_read_at_once_each_from_its_own_number<S: Ledger + Outbox>(store: &S) {
+    let (low, high) = (Customer::in_shard(Shard::new(3).unwrap()), Customer::in_shard(Shard::new(60).unwrap()));
+    let batch: Vec<_> = (0..5).flat_map(|_| [low.grant(1), high.grant(1)]).collect();
+    store.apply(&batch).await.unwrap();
+    let positions = [(high.shard(), 1), (Shard::new(0).unwrap(), 0), (low.shard(), 3)];
+    let rows = store.read_many(&positions, 3).await.unwrap();
+    let read: Vec<_> = rows.iter().map(|row| (row.shard.index(), row.seq)).collect();
+    assert_eq!(read, [(60, 2), (60, 3), (60, 4), (3, 4), (3, 5)]);
+    assert!(store.read_many(&[], 3).await.unwrap().is_empty());
+}
+
 pub async fn heads_name_every_shard_in_order_with_its_newest_number<S: Ledger + Outbox>(store: &S) {
     let customer = Customer::user();
     let before = store.heads().await.unwrap();

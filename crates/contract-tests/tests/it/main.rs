@@ -3,8 +3,11 @@
 
 mod accounts;
 mod adapters;
+mod event_log;
 mod ledger;
 mod outbox;
+mod postgres;
+mod rate_limits;
 mod real;
 mod settings;
 mod usage_store;

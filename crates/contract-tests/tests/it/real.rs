@@ -2,6 +2,7 @@
 
 use adapter_postgres::{Postgres, PostgresSettings};
 use sqlx::{Connection, Executor, PgConnection};
+use std::time::Duration;
 
 /// A setting of the running stack, e.g. `WEIR__POSTGRES__URL`.
 pub fn setting(name: &str) -> String {
@@ -19,7 +20,7 @@ pub struct FreshPostgres {
 impl FreshPostgres {
     pub async fn create() -> Self {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        administer(&format!("CREATE DATABASE {name}")).await;
+        administer(&format!("CREATE DATABASE {name}")).await.unwrap();
         let (server, _) =
             setting("WEIR__POSTGRES__URL").rsplit_once('/').map(|(server, name)| (server.to_owned(), name.to_owned())).unwrap();
         let url = format!("{server}/{name}");
@@ -31,7 +32,15 @@ impl FreshPostgres {
     pub async fn remove(self) {
         self.one.close().await;
         self.other.close().await;
-        administer(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        // An autovacuum worker, which only a superuser may end, leaves by itself soon.
+        for _ in 0..50 {
+            if administer(&drop).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{} could not be dropped", self.name);
     }
 }
 
@@ -40,9 +49,9 @@ pub async fn connect(url: &str) -> ports::Result<Postgres> {
 }
 
 /// One statement on the stack's own database, by a connection of its own.
-async fn administer(statement: &str) {
-    let mut connection = PgConnection::connect(&setting("WEIR__POSTGRES__URL")).await.unwrap();
+async fn administer(statement: &str) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect(&setting("WEIR__POSTGRES__URL")).await?;
     // Built from a random name of ours.
-    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
-    connection.close().await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+    connection.close().await
 }

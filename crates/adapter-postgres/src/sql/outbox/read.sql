@@ -1,5 +1,7 @@
-SELECT seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload
-FROM outbox
-WHERE shard = $1 AND seq > $2
-ORDER BY seq
-LIMIT $3;
+-- The next rows of each shard, in the order of the positions and of the numbers.
+SELECT o.shard, o.seq, o.epoch, o.event_id, o.kind, o.tenant, o.occurred_at, o.trace_parent, o.payload
+FROM unnest($1::smallint[], $2::bigint[]) WITH ORDINALITY AS p (shard, after, position)
+CROSS JOIN LATERAL (
+    SELECT * FROM outbox WHERE outbox.shard = p.shard AND outbox.seq > p.after ORDER BY outbox.seq LIMIT $3
+) AS o
+ORDER BY p.position, o.seq;

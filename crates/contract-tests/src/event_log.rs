@@ -1,0 +1,170 @@
+//! What every adapter of `ports::event_log` must do. Events come from a ledger through its outbox, as they do in life.
+
+use crate::customers::*;
+use domain::{ids::Shard, trace_parent::TraceParent};
+use ports::{
+    event_log::{DeadLetter, EventLog, LogEvent, LogReader, LogRecord},
+    ledger::{Ledger, LedgerRequest},
+    outbox::Outbox,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Longer than any group needs to hand its shards over.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+/// The log under test behind a ledger and its outbox.
+pub struct Stores<'a> {
+    pub ledger: &'a dyn Ledger,
+    pub outbox: &'a dyn Outbox,
+    pub log: &'a dyn EventLog,
+}
+
+impl Stores<'_> {
+    /// Writes `events` grants and publishes everything that is not yet.
+    async fn publish(&self, customer: &Customer, events: usize, trace_parent: Option<TraceParent>) {
+        let grants: Vec<_> = (0..events).map(|_| LedgerRequest { trace_parent, ..customer.grant(1) }).collect();
+        self.ledger.apply(&grants).await.unwrap();
+        let owner = Uuid::new_v4();
+        let leases = self.outbox.acquire_leases(owner, PATIENCE).await.unwrap();
+        let lease = leases.into_iter().find(|lease| lease.shard == customer.shard()).unwrap();
+        let rows = self.outbox.read(lease.shard, lease.published_through, 10_000).await.unwrap();
+        let through = rows.last().unwrap().seq;
+        self.log.append(lease.shard, rows).await.unwrap().await.unwrap();
+        assert!(self.outbox.mark_published(&[(lease, through)]).await.unwrap().is_empty());
+        self.outbox.release_leases(owner).await.unwrap();
+    }
+
+    async fn scanned(&self) -> Vec<LogRecord> {
+        let mut records = Vec::new();
+        self.log.scan(&mut |record| records.push(record)).await.unwrap();
+        records
+    }
+}
+
+/// Three payers of three shards.
+fn three_customers() -> [Customer; 3] {
+    [5, 6, 60].map(|index| Customer::in_shard(Shard::new(index).unwrap()))
+}
+
+/// Polls until that many records came.
+async fn read(reader: &mut dyn LogReader, count: usize) -> Vec<LogRecord> {
+    let (mut records, began) = (Vec::new(), Instant::now());
+    while records.len() < count {
+        if let LogEvent::Records(more) = reader.poll(POLL).await.unwrap() {
+            records.extend(more);
+        }
+        assert!(began.elapsed() < PATIENCE, "{} of {count} records came", records.len());
+    }
+    records
+}
+
+/// Polls until the reader owns every shard.
+async fn own_everything(reader: &mut dyn LogReader) {
+    let began = Instant::now();
+    loop {
+        match reader.poll(POLL).await.unwrap() {
+            LogEvent::Assigned(shards) if shards.len() == 64 => return,
+            LogEvent::Records(_) => panic!("records of shards that are not assigned"),
+            LogEvent::Assigned(_) | LogEvent::Idle => assert!(began.elapsed() < PATIENCE, "not every shard was assigned"),
+        }
+    }
+}
+
+fn numbers_by_shard(records: &[LogRecord]) -> BTreeMap<Shard, Vec<i64>> {
+    let mut numbers: BTreeMap<Shard, Vec<i64>> = BTreeMap::new();
+    records.iter().for_each(|record| numbers.entry(record.shard).or_default().push(record.seq.unwrap()));
+    numbers
+}
+
+pub async fn every_event_is_read_in_the_order_of_its_shard_with_the_bytes_that_were_written(stores: &Stores<'_>) {
+    let trace_parent = TraceParent::generate();
+    let customers = three_customers();
+    for events in [30, 1, 12] {
+        for customer in &customers {
+            stores.publish(customer, events, Some(trace_parent)).await;
+        }
+    }
+    let mut reader = stores.log.reader("projection").await.unwrap();
+    own_everything(&mut *reader).await;
+    let records = read(&mut *reader, 3 * 43).await;
+    assert!(numbers_by_shard(&records).values().all(|numbers| numbers.iter().copied().eq(1..=43)));
+    for record in &records {
+        let event = event_codec::decode(event_codec::unframe(&record.value).unwrap()).unwrap();
+        assert_eq!((Some(event.seq), event.shard()), (record.seq, record.shard));
+        assert!(customers.iter().any(|customer| customer.payer == event.event.payer));
+        assert_eq!(record.trace_parent, Some(trace_parent.to_string()));
+        assert!(record.timestamp_ms.is_some());
+    }
+    assert_eq!(reader.poll(POLL).await.unwrap(), LogEvent::Idle);
+}
+
+pub async fn a_reader_goes_on_where_its_group_has_committed(stores: &Stores<'_>) {
+    let customer = Customer::user();
+    stores.publish(&customer, 40, None).await;
+    let mut first = stores.log.reader("projection").await.unwrap();
+    let records = read(&mut *first, 40).await;
+    let next = records.iter().find(|record| record.seq == Some(26)).unwrap().offset;
+    first.commit(&[(customer.shard(), next)]).await.unwrap();
+    drop(first);
+    stores.publish(&customer, 5, None).await;
+    let mut second = stores.log.reader("projection").await.unwrap();
+    let numbers: Vec<_> = read(&mut *second, 20).await.iter().map(|record| record.seq.unwrap()).collect();
+    assert_eq!(numbers, (26..=45).collect::<Vec<_>>());
+    let mut others = stores.log.reader("replay").await.unwrap();
+    assert_eq!(read(&mut *others, 45).await.len(), 45);
+}
+
+pub async fn a_group_that_has_committed_nothing_starts_at_the_beginning(stores: &Stores<'_>) {
+    let customer = Customer::user();
+    stores.publish(&customer, 3, None).await;
+    for _ in 0..2 {
+        let mut reader = stores.log.reader("projection").await.unwrap();
+        let numbers: Vec<_> = read(&mut *reader, 3).await.iter().map(|record| record.seq.unwrap()).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+    }
+}
+
+pub async fn a_waiting_reader_gets_what_is_published_meanwhile(stores: &Stores<'_>) {
+    let customer = Customer::user();
+    let mut reader = stores.log.reader("projection").await.unwrap();
+    own_everything(&mut *reader).await;
+    let (records, ()) = futures::future::join(read(&mut *reader, 2), stores.publish(&customer, 2, None)).await;
+    assert_eq!(numbers_by_shard(&records), BTreeMap::from([(customer.shard(), vec![1, 2])]));
+}
+
+pub async fn a_scan_sees_everything_once_up_to_the_present(stores: &Stores<'_>) {
+    assert!(stores.scanned().await.is_empty());
+    let customers = three_customers();
+    for customer in &customers {
+        stores.publish(customer, 17, None).await;
+    }
+    let records = stores.scanned().await;
+    assert_eq!(records.len(), 51);
+    assert!(numbers_by_shard(&records).values().all(|numbers| numbers.iter().copied().eq(1..=17)));
+    assert_eq!(stores.scanned().await, records);
+    let places: BTreeSet<_> = records.iter().map(|record| (record.shard, record.offset)).collect();
+    assert_eq!(places.len(), 51);
+}
+
+pub async fn a_letter_is_kept_once_however_often_it_is_buried(stores: &Stores<'_>) {
+    assert_eq!(stores.log.buried().await.unwrap(), 0);
+    let letter = |index, offset| DeadLetter {
+        shard: Shard::new(index).unwrap(),
+        offset,
+        value: vec![0xff, 0, b'{'],
+        seq: Some(7),
+        reason: "the record does not begin with 0x00".into(),
+    };
+    stores.log.bury(&[letter(1, 10), letter(1, 11)]).await.unwrap();
+    assert_eq!(stores.log.buried().await.unwrap(), 2);
+    stores.log.bury(&[letter(1, 11), letter(2, 11)]).await.unwrap();
+    assert_eq!(stores.log.buried().await.unwrap(), 3);
+    stores.log.bury(&[]).await.unwrap();
+    assert_eq!(stores.log.buried().await.unwrap(), 3);
+    stores.log.ping().await.unwrap();
+}

@@ -1,0 +1,159 @@
+//! What every adapter of `ports::rate_limits` must do. That its arithmetic is the domain's rule is tested beside the adapter.
+
+use crate::customers::tokens;
+use domain::{
+    fixed_point::Thousandths,
+    ids::{OrgId, Payer, Provider},
+    leaky_bucket::LeakyBucket,
+    settings::{LimitScope, OnOutage},
+};
+use ports::rate_limits::{Bucket, BucketKey, RateLimits, Take};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+/// Leaks nothing that a test could notice.
+fn still(capacity: i64) -> LeakyBucket {
+    LeakyBucket::new(capacity, Thousandths::new(1).unwrap())
+}
+
+fn bucket(payer: Payer, limit: &str, rule: LeakyBucket) -> Bucket {
+    let provider = Provider::parse("openai").unwrap();
+    let owner = payer.tenant().to_string();
+    let key = BucketKey { payer: Some(payer), limit: limit.into(), scope: LimitScope::Org, owner, provider, model: None };
+    Bucket { key, rule, on_outage: OnOutage::Closed }
+}
+
+fn new_payer() -> Payer {
+    Payer::Org(OrgId(Uuid::new_v4()))
+}
+
+fn take(buckets: &[Bucket], amount: i64) -> Take {
+    Take { buckets: buckets.to_vec(), amount: tokens(amount) }
+}
+
+async fn allowed(limits: &dyn RateLimits, buckets: &[Bucket], amount: i64) -> bool {
+    limits.take(&[take(buckets, amount)]).await.unwrap()[0].allowed
+}
+
+/// Whole tokens in each bucket.
+async fn used(limits: &dyn RateLimits, buckets: &[Bucket]) -> Vec<i64> {
+    let levels = limits.peek(buckets).await.unwrap();
+    buckets.iter().zip(levels).map(|(bucket, level)| bucket.rule.used(level).get()).collect()
+}
+
+pub async fn a_request_takes_from_all_its_buckets_or_from_none(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    let buckets = [bucket(payer, "narrow", still(10)), bucket(payer, "wide", still(100))];
+    assert!(allowed(limits, &buckets, 8).await);
+    assert_eq!(used(limits, &buckets).await, [8, 8]);
+    assert!(!allowed(limits, &buckets, 3).await);
+    assert_eq!(used(limits, &buckets).await, [8, 8]);
+    assert!(allowed(limits, &buckets[1..], 92).await);
+    assert!(!allowed(limits, &buckets, 1).await);
+    assert_eq!(used(limits, &buckets).await, [8, 100]);
+}
+
+pub async fn an_answer_says_for_each_bucket_how_full_it_is_and_when_the_amount_would_pass(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    let buckets = [bucket(payer, "tiny", still(2)), bucket(payer, "full", still(20)), bucket(payer, "wide", still(100))];
+    assert!(allowed(limits, &buckets[1..], 19).await);
+    let answer = limits.take(&[take(&buckets, 5)]).await.unwrap().remove(0);
+    assert!(!answer.allowed);
+    let waits: Vec<_> = answer.levels.iter().map(|level| level.wait_ms).collect();
+    assert_eq!((waits[0], waits[2]), (None, Some(0)));
+    // 4 tokens too many, at 0.001 tokens per second.
+    assert!((3_900_000..=4_000_000).contains(&waits[1].unwrap()), "{waits:?}");
+    let levels: Vec<_> = buckets.iter().zip(&answer.levels).map(|(bucket, shown)| bucket.rule.used(shown.level).get()).collect();
+    assert_eq!(levels, [0, 19, 19]);
+    let answer = limits.take(&[take(&buckets[2..], 5)]).await.unwrap().remove(0);
+    assert_eq!((answer.allowed, answer.levels[0].wait_ms), (true, Some(0)));
+    assert_eq!(buckets[2].rule.used(answer.levels[0].level).get(), 24);
+}
+
+pub async fn requests_of_one_call_are_decided_in_order_each_by_itself(limits: &dyn RateLimits) {
+    let (one, other) = (new_payer(), new_payer());
+    let (one, other) = ([bucket(one, "x", still(10))], [bucket(other, "x", still(10))]);
+    let requests = [take(&one, 6), take(&one, 6), take(&other, 6), take(&one, 4), take(&[], 6), take(&one, 1)];
+    let answers = limits.take(&requests).await.unwrap();
+    assert_eq!(answers.iter().map(|answer| answer.allowed).collect::<Vec<_>>(), [true, false, true, true, true, false]);
+    assert_eq!(answers.iter().map(|answer| answer.levels.len()).collect::<Vec<_>>(), [1, 1, 1, 1, 0, 1]);
+    assert!(limits.take(&[]).await.unwrap().is_empty());
+}
+
+pub async fn what_is_given_back_can_be_taken_again_and_a_bucket_is_never_below_empty(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    let buckets = [bucket(payer, "a", still(10)), bucket(payer, "b", still(10))];
+    assert!(allowed(limits, &buckets, 10).await);
+    limits.give_back(&[take(&buckets, 4)]).await.unwrap();
+    assert_eq!(used(limits, &buckets).await, [6, 6]);
+    limits.give_back(&[take(&buckets[..1], 3), take(&buckets, 9_000_000_000)]).await.unwrap();
+    assert_eq!(used(limits, &buckets).await, [0, 0]);
+    assert!(!allowed(limits, &buckets, 11).await);
+    assert!(allowed(limits, &buckets, 10).await);
+    limits.give_back(&[]).await.unwrap();
+}
+
+pub async fn buckets_that_differ_in_any_part_are_different_buckets(limits: &dyn RateLimits) {
+    let first = bucket(new_payer(), "x", still(10));
+    let with = |change: &dyn Fn(&mut BucketKey)| {
+        let mut other = first.clone();
+        change(&mut other.key);
+        other
+    };
+    let others = [
+        with(&|key| key.payer = Some(new_payer())),
+        with(&|key| key.payer = None),
+        with(&|key| key.limit = "y".into()),
+        with(&|key| key.limit = "x:".into()),
+        with(&|key| key.scope = LimitScope::Key),
+        with(&|key| key.owner.push('2')),
+        with(&|key| key.provider = Provider::parse("qwen").unwrap()),
+        with(&|key| key.model = Some(String::new())),
+        with(&|key| key.model = Some("gpt-4o".into())),
+    ];
+    // A bucket without payer is everybody's: this test's own owner keeps it apart.
+    assert!(allowed(limits, std::slice::from_ref(&first), 10).await);
+    assert_eq!(used(limits, &others).await, [0; 9]);
+    assert!(allowed(limits, &others, 10).await);
+    assert!(!allowed(limits, &[first], 1).await);
+}
+
+pub async fn a_changed_rule_keeps_what_is_in_the_bucket(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    assert!(allowed(limits, &[bucket(payer, "x", still(100))], 60).await);
+    let smaller = [bucket(payer, "x", still(50))];
+    assert!(!allowed(limits, &smaller, 1).await);
+    let larger = [bucket(payer, "x", still(200))];
+    assert!(allowed(limits, &larger, 140).await);
+    assert!(!allowed(limits, &larger, 1).await);
+}
+
+pub async fn the_stated_wait_is_enough(limits: &dyn RateLimits) {
+    // 1,000 tokens per second: one per millisecond.
+    let buckets = [bucket(new_payer(), "x", LeakyBucket::new(1_000, Thousandths::new(1_000_000).unwrap()))];
+    assert!(allowed(limits, &buckets, 1_000).await);
+    let answer = limits.take(&[take(&buckets, 60)]).await.unwrap().remove(0);
+    if let (false, Some(wait_ms)) = (answer.allowed, answer.levels[0].wait_ms) {
+        assert!((1..=60).contains(&wait_ms), "{wait_ms}");
+        sleep(Duration::from_millis(u64::try_from(wait_ms).unwrap() + 1)).await;
+        assert!(allowed(limits, &buckets, 60).await);
+    }
+    assert!(limits.peek(&buckets).await.unwrap()[0].at_ms > 1_700_000_000_000, "the store's time is milliseconds since 1970");
+}
+
+pub async fn racing_callers_get_exactly_the_capacity(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    let buckets = [bucket(payer, "wide", still(10_000)), bucket(payer, "narrow", still(100))];
+    let callers = (0..8).map(|_| async {
+        let mut granted = 0;
+        for _ in 0..8 {
+            granted += usize::from(allowed(limits, &buckets, 3).await);
+        }
+        granted
+    });
+    let granted: usize = futures::future::join_all(callers).await.into_iter().sum();
+    assert_eq!(granted, 33);
+    assert_eq!(used(limits, &buckets).await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([99]));
+    limits.ping().await.unwrap();
+}

@@ -1,0 +1,61 @@
+//! The suite of `ports::event_log` on every adapter. Kafka gets its events from an embedded ledger.
+
+use adapter_embedded::Embedded;
+use adapter_kafka::{Kafka, KafkaEventLog, migrate};
+use contract_tests::event_log::{self as suite, Stores};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+
+macro_rules! on_each_adapter {
+    ($($claim:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() {
+                let store = super::Embedded::in_temp().await.unwrap();
+                super::suite::$claim(&super::Stores { ledger: &store, outbox: &store, log: &store }).await;
+            })+
+        }
+        mod kafka {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() {
+                let store = super::Embedded::in_temp().await.unwrap();
+                let kafka = super::FreshKafka::create().await;
+                super::suite::$claim(&super::Stores { ledger: &store, outbox: &store, log: &kafka.log }).await;
+                kafka.remove().await;
+            })+
+        }
+    };
+}
+
+on_each_adapter!(
+    every_event_is_read_in_the_order_of_its_shard_with_the_bytes_that_were_written,
+    a_reader_goes_on_where_its_group_has_committed,
+    a_group_that_has_committed_nothing_starts_at_the_beginning,
+    a_waiting_reader_gets_what_is_published_meanwhile,
+    a_scan_sees_everything_once_up_to_the_present,
+    a_letter_is_kept_once_however_often_it_is_buried,
+);
+
+/// Topics of its own on the real broker.
+struct FreshKafka {
+    kafka: Kafka,
+    log: KafkaEventLog,
+}
+
+impl FreshKafka {
+    async fn create() -> Self {
+        let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let kafka = Kafka::new(crate::real::setting("WEIR__KAFKA__BROKERS"), &prefix);
+        futures::future::try_join(migrate(&kafka), migrate(&kafka)).await.unwrap();
+        Self { log: KafkaEventLog::connect(kafka.clone()).unwrap(), kafka }
+    }
+
+    async fn remove(self) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.kafka.brokers).create().unwrap();
+        let topics = [self.kafka.topics.usage(), self.kafka.topics.dead_letters()];
+        admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+    }
+}

@@ -1,0 +1,212 @@
+//! What only the real Postgres can get wrong: lost connections, abandoned callers, plans, news between processes.
+
+use crate::real::FreshPostgres;
+use adapter_postgres::Postgres;
+use contract_tests::customers::*;
+use domain::ids::Shard;
+use ports::{
+    StoreError,
+    ledger::{Claim, Ledger, LedgerAnswer, LedgerRequest},
+    outbox::Outbox,
+};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Kills every connection of one process to the database, from another.
+async fn kill_connections(from: &Postgres) -> i64 {
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
+    sqlx::query_scalar(kill).fetch_one(from.pool()).await.unwrap()
+}
+
+/// Every answer and every error is compared with what is stored in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_about_a_batch_whose_connection_is_killed_is_true() {
+    let store = FreshPostgres::create().await;
+    let customers: Vec<Customer> = (0..64).map(|_| Customer::user()).collect();
+    store.one.apply(&customers.iter().map(|customer| customer.grant(1_000_000)).collect::<Vec<_>>()).await.unwrap();
+    let finished = AtomicBool::new(false);
+    let write = async {
+        let (mut done, mut undone, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..300 {
+            let batch: Vec<LedgerRequest> = customers.iter().map(|customer| customer.consume(1)).collect();
+            match store.one.apply(&batch).await {
+                Ok(_) => done.push(batch),
+                Err(StoreError::Unavailable { .. }) => undone.push(batch),
+                Err(StoreError::OutcomeUnknown { .. }) => unknown.push(batch),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        finished.store(true, Ordering::SeqCst);
+        (done, undone, unknown)
+    };
+    let kill = async {
+        let mut killed = 0;
+        while !finished.load(Ordering::SeqCst) {
+            killed += kill_connections(&store.other).await;
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        killed
+    };
+    let ((done, undone, unknown), killed) = futures::join!(write, kill);
+    assert!(killed > 20, "only {killed} connections were killed");
+    for (batches, exist) in [(&done, true), (&undone, false)] {
+        for request in batches.iter().flatten() {
+            assert_eq!(store.other.find_charge(charge_id(request)).await.unwrap().is_some(), exist);
+        }
+    }
+    for batch in &unknown {
+        let first = store.other.find_charge(charge_id(&batch[0])).await.unwrap().is_some();
+        for request in batch {
+            assert_eq!(store.other.find_charge(charge_id(request)).await.unwrap().is_some(), first, "all or nothing");
+        }
+        // Asking again makes it true, once.
+        store.other.apply(batch).await.unwrap();
+        store.other.apply(batch).await.unwrap();
+    }
+    for customer in &customers {
+        let spent = i64::try_from(done.len() + unknown.len()).unwrap();
+        assert_eq!(store.other.find_pool(&customer.pool()).await.unwrap().unwrap().remaining(), tokens(1_000_000 - spent));
+        audit(&store.other, customer).await;
+    }
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_leaves_no_transaction_open() {
+    let store = FreshPostgres::create().await;
+    let customers: Vec<Customer> = (0..32).map(|_| Customer::user()).collect();
+    store.one.apply(&customers.iter().map(|customer| customer.grant(1_000_000)).collect::<Vec<_>>()).await.unwrap();
+    for round in 0..200u64 {
+        let batch: Vec<LedgerRequest> = customers.iter().map(|customer| customer.consume(1)).collect();
+        let gone = tokio::time::timeout(Duration::from_micros(round * 37), store.one.apply(&batch)).await;
+        drop(gone);
+    }
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+                 AND xact_start < clock_timestamp() - interval '100 ms'";
+    tokio::time::timeout(Duration::from_secs(10), async {
+        // The last batches are still being written by their own tasks.
+        while sqlx::query_scalar::<_, i64>(count).fetch_one(store.other.pool()).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    // Nothing is locked either.
+    store.other.apply(&customers.iter().map(|customer| customer.consume(1)).collect::<Vec<_>>()).await.unwrap();
+    for customer in &customers {
+        audit(&store.other, customer).await;
+    }
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_is_unavailable() {
+    let closed = crate::real::connect("postgres://weir:weir@127.0.0.1:1/weir").await.err().unwrap();
+    assert!(matches!(closed, StoreError::Unavailable { store: "postgres", .. }), "{closed:?}");
+    let malformed = crate::real::connect("no address").await.err().unwrap();
+    assert!(matches!(malformed, StoreError::Unavailable { .. }), "{malformed:?}");
+    assert!(!format!("{malformed:?}").contains("no address"), "an address may hold a password");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_is_corrupt_and_not_unavailable() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(10)).await;
+    sqlx::query("UPDATE pool SET time_zone = 'Nowhere/At all'").execute(store.other.pool()).await.unwrap();
+    let error = store.one.apply(&[customer.consume(1)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    let error = store.one.find_pool(&customer.pool()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_itself_refuses_a_balance_below_zero() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(10)).await;
+    let refused = sqlx::query("UPDATE pool SET purchased_settled = 11").execute(store.other.pool()).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "23514");
+    store.remove().await;
+}
+
+/// A key that appears between the look and the write, as two shards make possible, is looked up again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_keys_in_opposite_orders_does_not_deadlock() {
+    let store = FreshPostgres::create().await;
+    let (user, org) = (Customer::in_shard(Shard::new(1).unwrap()), Customer::in_shard(Shard::new(2).unwrap()));
+    store.one.apply(&[user.grant(10_000), org.grant(10_000)]).await.unwrap();
+    for _ in 0..20 {
+        let keys: Vec<String> = (0..20).map(|_| fresh_key()).collect();
+        let batch = |customer: &Customer, fingerprint, keys: &mut dyn Iterator<Item = &String>| -> Vec<LedgerRequest> {
+            keys.map(|key| under_key(customer.consume(1), key, fingerprint, Claim::Completes)).collect()
+        };
+        let (forward, backward) = (batch(&user, 1, &mut keys.iter()), batch(&org, 2, &mut keys.iter().rev()));
+        let (left, right) = futures::join!(store.one.apply(&forward), store.other.apply(&backward));
+        let answers = left.unwrap().into_iter().chain(right.unwrap());
+        let mismatches = answers.filter(|answer| *answer == LedgerAnswer::Mismatch).count();
+        assert_eq!(mismatches, 20);
+    }
+    audit(&store.one, &user).await;
+    audit(&store.one, &org).await;
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_in_another_process_is_woken_within_100_ms() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    // Begins to listen.
+    store.other.wait(Duration::from_millis(300)).await;
+    let mut fastest = Duration::MAX;
+    for _ in 0..20 {
+        let head = store.other.heads().await.unwrap()[usize::from(customer.shard().index())].last_seq;
+        outcome(&store.one, &customer.grant(1)).await;
+        let written = Instant::now();
+        while store.other.read(customer.shard(), head, 1).await.unwrap().is_empty() {
+            store.other.wait(Duration::from_secs(20)).await;
+        }
+        store.other.wait(Duration::from_secs(20)).await;
+        fastest = fastest.min(written.elapsed());
+    }
+    assert!(fastest < Duration::from_millis(100), "woken after {fastest:?}");
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_hears_again_after_its_connection_was_killed() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    store.other.wait(Duration::from_millis(300)).await;
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(kill).fetch_one(store.one.pool()).await.unwrap(), 1);
+    tokio::time::timeout(Duration::from_secs(10), async {
+        let listens = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        while sqlx::query_scalar::<_, i64>(listens).fetch_one(store.one.pool()).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // The rings of the reconnection.
+    while tokio::time::timeout(Duration::from_millis(200), store.other.wait(Duration::from_secs(20))).await.is_ok() {}
+    let began = Instant::now();
+    outcome(&store.one, &customer.grant(1)).await;
+    store.other.wait(Duration::from_secs(20)).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "woken after {:?}", began.elapsed());
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_again_changes_nothing() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(10)).await;
+    futures::future::try_join(store.one.migrate(), store.other.migrate()).await.unwrap();
+    assert_eq!(store.other.find_pool(&customer.pool()).await.unwrap().unwrap().remaining(), tokens(10));
+    store.remove().await;
+}
