@@ -1,12 +1,24 @@
 //! The log becomes usage: raw events and exact totals, and the reports that read them.
 
+mod anomalies;
+mod error;
+mod org_report;
 mod project;
+mod query;
+mod raw_events;
+mod report;
+mod routes;
+mod totals;
+mod usage;
+mod view;
+mod windows;
 
 pub use project::Limits;
 
 use axum::Router;
 use ports::{Clock, accounts::Accounts};
 use project::{Progress, Projection};
+use routes::Service;
 use service_kit::tasks::Tasks;
 use std::sync::Arc;
 
@@ -36,5 +48,13 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     };
     tasks.spawn("analytics.projection", projection.run());
     tasks.spawn("analytics.lag", progress.watch(Arc::clone(&deps.stores.outbox), deps.clock.clone(), tasks.token()));
-    Router::new()
+    let service = Service {
+        usage_store: Arc::clone(&deps.stores.usage_store),
+        outbox: Arc::clone(&deps.stores.outbox),
+        accounts: deps.accounts,
+        clock: deps.clock,
+        stores: deps.stores,
+        auditing: Arc::default(),
+    };
+    routes::routes(service)
 }

@@ -14,7 +14,8 @@ mod trace;
 mod tests;
 
 use domain::ids::Shard;
-use flush::{Writer, causes};
+use flush::Writer;
+pub use flush::causes;
 pub use lag::Progress;
 use ports::{
     Result, StoreError,

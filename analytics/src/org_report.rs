@@ -1,0 +1,261 @@
+//! `GET /api/v1/analytics/orgs/{orgId}/report`: an org's totals, by provider, model, user or key, over the calendar of any zone.
+
+use crate::{
+    error::store_failed,
+    query::{id, window},
+    raw_events::{self, Filter},
+    routes::{Service, float, instant},
+    totals::{Sums, Totals},
+    view::{View, view},
+    windows::{Bucket, Window, buckets},
+};
+use axum::extract::{Path, State};
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use domain::{
+    event::UsageEvent,
+    ids::{OrgId, Payer, UserId},
+    rollup::{CellValue, Dimension},
+    time::Grain,
+};
+use ports::usage_store::Generation;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service_kit::{identity::Authenticated, json::StrictQuery, problem::Problem};
+use std::collections::BTreeMap;
+
+/// Buckets of one report: a month of minutes, five years of hours.
+const BUCKETS_AT_MOST: usize = 45_000;
+/// Points of all series together.
+const POINTS_AT_MOST: usize = 100_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrgQuery {
+    from: Option<String>,
+    to: Option<String>,
+    grain: Option<String>,
+    group_by: Option<String>,
+    time_zone: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GroupBy {
+    Provider,
+    Model,
+    User,
+    Key,
+}
+
+impl GroupBy {
+    const ALL: [(&'static str, Self); 4] = [("provider", Self::Provider), ("model", Self::Model), ("user", Self::User), ("key", Self::Key)];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Provider => Dimension::PROVIDER,
+            Self::Model => Dimension::MODEL,
+            Self::User => Dimension::USER,
+            Self::Key => Dimension::KEY,
+        }
+    }
+
+    fn key_of(self, event: &UsageEvent) -> Option<String> {
+        let fact = &event.event;
+        match self {
+            Self::Provider => fact.provider.as_ref().map(ToString::to_string),
+            Self::Model => Some(format!("{}/{}", fact.provider.as_ref()?, fact.model.as_ref()?)),
+            Self::User => fact.user_id.map(|user| user.to_string()),
+            Self::Key => fact.key_id.map(|key| key.to_string()),
+        }
+    }
+}
+
+/// What is asked for, understood.
+struct Request {
+    org: OrgId,
+    window: Window,
+    grain: Grain,
+    group_by: GroupBy,
+    zone: Tz,
+    buckets: Vec<Bucket>,
+}
+
+/// Totals, and per group one value per bucket that has any.
+#[derive(Default)]
+struct Figures {
+    total: CellValue,
+    groups: BTreeMap<String, BTreeMap<usize, CellValue>>,
+}
+
+pub async fn org_report(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    Path(org): Path<String>,
+    StrictQuery(query): StrictQuery<OrgQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    let org = id::<OrgId>("orgId", Some(&org))?.ok_or_else(|| Problem::field("orgId", "invalid orgId"))?;
+    let view = view(&*service.accounts, &caller, Some(org), None).await?;
+    let request = understand(&service, org, &query)?;
+    let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
+    // Before the totals are read: they hold at least this much.
+    let as_of = as_of(&service, generation, org).await?;
+    let figures = figures(&service, &view, generation, &request).await?;
+    let points: usize = figures.groups.values().map(BTreeMap::len).sum();
+    if points > POINTS_AT_MOST {
+        let detail = format!("the report has {points} points, more than {POINTS_AT_MOST}; take a coarser grain or a shorter time");
+        return Err(Problem::field("grain", detail));
+    }
+    Ok(axum::Json(answer(&request, &figures, &as_of)))
+}
+
+fn understand(service: &Service, org: OrgId, query: &OrgQuery) -> Result<Request, Problem> {
+    let grain = one_of("grain", query.grain.as_deref(), Grain::Day, &Grain::ALL.map(|grain| (grain.as_str(), grain)))?;
+    let group_by = one_of("groupBy", query.group_by.as_deref(), GroupBy::Provider, &GroupBy::ALL)?;
+    let zone: Tz = match query.time_zone.as_deref().map(str::trim) {
+        None | Some("") => Tz::UTC,
+        Some(name) => {
+            name.parse().map_err(|_| Problem::field("timeZone", "timeZone must be a name of the IANA database such as Europe/Berlin"))?
+        }
+    };
+    let default = match grain {
+        Grain::Minute => TimeDelta::days(1),
+        Grain::Hour => TimeDelta::days(30),
+        Grain::Day => TimeDelta::days(90),
+        Grain::Month => TimeDelta::days(366),
+    };
+    let window = window(query.from.as_deref(), query.to.as_deref(), zone, service.clock.now(), default)?;
+    let buckets = buckets(window, grain, zone, BUCKETS_AT_MOST).ok_or_else(|| {
+        let detail = format!("more than {BUCKETS_AT_MOST} buckets of one {}; take a coarser grain or a shorter time", grain.as_str());
+        Problem::field("grain", detail)
+    })?;
+    Ok(Request { org, window, grain, group_by, zone, buckets })
+}
+
+fn one_of<T: Copy>(field: &str, text: Option<&str>, default: T, allowed: &[(&str, T)]) -> Result<T, Problem> {
+    let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(default) };
+    let found = allowed.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = allowed.iter().map(|(name, _)| (*name).to_owned()).collect();
+        Problem::field_allowed(field, format!("{field} must be one of {}", names.join(", ")), names)
+    })
+}
+
+async fn figures(service: &Service, view: &View, generation: Generation, request: &Request) -> Result<Figures, Problem> {
+    let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
+    let windows: Vec<Window> = request.buckets.iter().map(|bucket| bucket.window).collect();
+    let Some(user) = view.user else {
+        let prefix = request.group_by.prefix();
+        let groups = totals.read(&windows, prefix).await.map_err(store_failed)?;
+        let total = Dimension(Dimension::TOTAL.into());
+        let total = totals.series(&[request.window], &total).await.map_err(store_failed)?;
+        return Ok(Figures {
+            total: total.into_iter().next().unwrap_or_default(),
+            groups: grouped(groups, |key| key.strip_prefix(prefix)),
+        });
+    };
+    own_figures(service, view, &totals, request, &windows, user).await
+}
+
+/// One member's part of the org.
+async fn own_figures(
+    service: &Service,
+    view: &View,
+    totals: &Totals<'_>,
+    request: &Request,
+    windows: &[Window],
+    user: UserId,
+) -> Result<Figures, Problem> {
+    let own = Dimension(format!("{}{user}", Dimension::USER));
+    let total = totals.series(&[request.window], &own).await.map_err(store_failed)?.into_iter().next().unwrap_or_default();
+    let groups = match request.group_by {
+        GroupBy::User => {
+            let sums = totals.read(windows, &own.0).await.map_err(store_failed)?;
+            grouped(sums, |key| key.strip_prefix(Dimension::USER).filter(|key| *key == user.to_string()))
+        }
+        GroupBy::Provider => {
+            let sums = totals.read(windows, Dimension::PROVIDER_USER).await.map_err(store_failed)?;
+            let of_user = format!("/{user}");
+            grouped(sums, |key| key.strip_prefix(Dimension::PROVIDER_USER)?.strip_suffix(&of_user))
+        }
+        // Models and keys of one user are no dimension of the rollups.
+        GroupBy::Model | GroupBy::Key => {
+            let filter = Filter { user: Some(user), ..Filter::default() };
+            let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
+            for event in raw_events::all(&*service.usage_store, view, &filter, request.window).await? {
+                let counted = !domain::rollup::cells(&event).is_empty();
+                if let Some(key) = request.group_by.key_of(&event).filter(|_| counted) {
+                    let bucket = windows.partition_point(|window| window.from <= event.event.occurred_at).saturating_sub(1);
+                    groups.entry(key).or_default().entry(bucket).or_default().apply(&event);
+                }
+            }
+            groups
+        }
+    };
+    Ok(Figures { total, groups })
+}
+
+fn grouped(sums: Sums, key_of: impl Fn(&str) -> Option<&str>) -> BTreeMap<String, BTreeMap<usize, CellValue>> {
+    let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
+    for ((bucket, dimension), value) in sums {
+        if let Some(key) = key_of(&dimension.0) {
+            groups.entry(key.to_owned()).or_default().entry(bucket).or_default().add(&value);
+        }
+    }
+    groups
+}
+
+/// How much of the org's events the rollups hold.
+async fn as_of(service: &Service, generation: Generation, org: OrgId) -> Result<Value, Problem> {
+    let shard = Payer::Org(org).shard();
+    let states = service.usage_store.shard_states(generation, &[shard]).await.map_err(store_failed)?;
+    let state = states.into_iter().next().unwrap_or_default();
+    // The first event that is not in yet; none: the report is complete.
+    let waiting = service.outbox.read(shard, state.last_seq, 1).await.map_err(store_failed)?;
+    let now = service.clock.now();
+    let lag_millis = waiting.first().map_or(0, |row| (now - row.occurred_at).num_milliseconds().max(0));
+    Ok(json!({
+        "generation": generation.id,
+        "shards": [{"shard": shard, "seq": state.last_seq}],
+        "lagSeconds": float(lag_millis) / 1_000.0,
+    }))
+}
+
+fn answer(request: &Request, figures: &Figures, as_of: &Value) -> Value {
+    let mut groups: Vec<(CellValue, Value)> = figures.groups.iter().map(|(key, series)| group(request, key, series)).collect();
+    // The largest first; equal ones by name, as the map has them.
+    groups.sort_by_key(|(total, _)| std::cmp::Reverse((total.tokens, total.requests + total.denied)));
+    let groups: Vec<Value> = groups.into_iter().map(|(_, group)| group).collect();
+    json!({
+        "orgId": request.org,
+        "from": instant(request.window.from),
+        "to": instant(request.window.to),
+        "grain": request.grain.as_str(),
+        "groupBy": GroupBy::ALL.iter().find(|(_, group_by)| *group_by == request.group_by).map(|(name, _)| name),
+        "timeZone": request.zone.name(),
+        "totals": counts(&figures.total),
+        "groups": groups,
+        "asOf": as_of,
+    })
+}
+
+fn group(request: &Request, key: &str, series: &BTreeMap<usize, CellValue>) -> (CellValue, Value) {
+    let mut total = CellValue::default();
+    series.values().for_each(|value| total.add(value));
+    let points: Vec<Value> = series
+        .iter()
+        .filter_map(|(bucket, value)| Some((request.buckets.get(*bucket)?, value)))
+        .map(|(bucket, value)| {
+            let mut point = counts(value);
+            point["at"] = json!(instant(bucket.at));
+            point
+        })
+        .collect();
+    let mut group = counts(&total);
+    group["key"] = json!(key);
+    group["series"] = json!(points);
+    (total, group)
+}
+
+fn counts(value: &CellValue) -> Value {
+    json!({"tokens": value.tokens, "requests": value.requests, "denied": value.denied, "refunded": value.refunded})
+}
