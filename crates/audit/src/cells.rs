@@ -8,6 +8,7 @@ use domain::{
     time::Grain,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use ports::usage_store::Generation;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ use uuid::Uuid;
 const OUTBOX_PAGE: u32 = 2_000;
 
 type Cells = HashMap<CellKey, CellValue>;
+
+/// Whose cells, of which grain, from when until when.
+type Partition = (RollupScope, Grain, (DateTime<Utc>, DateTime<Utc>));
 
 /// A stored cell that is ahead of the watermark that was read before it.
 struct Ahead {
@@ -65,10 +69,8 @@ async fn compare(
     findings: &mut Findings,
 ) -> Result<(), AuditError> {
     let touched = |key: &CellKey| (key.scope.clone(), key.grain, partition(key.grain, key.bucket));
-    let partitions: BTreeSet<_> = expected.keys().map(touched).collect();
-    let reads = partitions.into_iter().map(|(of, grain, (from, to))| async move {
-        stores.usage_store.cells(picture.generation, &of, grain, from, to, "").await.reading("rollup cells")
-    });
+    let partitions: BTreeSet<Partition> = expected.keys().map(touched).collect();
+    let reads: Vec<_> = partitions.into_iter().map(|partition| read(stores, picture.generation, partition)).collect();
     let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
     while let Some(stored) = reads.try_next().await? {
         for (key, stored) in stored {
@@ -88,6 +90,11 @@ async fn compare(
         report(picture, &key, folded, None, findings);
     }
     Ok(())
+}
+
+async fn read(stores: &Stores, generation: Generation, partition: Partition) -> Result<Vec<(CellKey, CellValue)>, AuditError> {
+    let (scope, grain, (from, to)) = partition;
+    stores.usage_store.cells(generation, &scope, grain, from, to, "").await.reading("rollup cells")
 }
 
 /// Folds on what came after the watermark, in the picture and then in the outbox, until each cell is at its own number.

@@ -6,7 +6,10 @@ use crate::{
     report::{Difference, Findings},
 };
 use chrono::NaiveDate;
-use domain::{event::UsageEvent, ids::EventId};
+use domain::{
+    event::UsageEvent,
+    ids::{EventId, Shard},
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -17,22 +20,24 @@ pub(crate) const READS_IN_FLIGHT: usize = 16;
 type Partition = (Uuid, NaiveDate);
 
 pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, findings: &mut Findings) -> Result<(), AuditError> {
-    let mut partitions: BTreeMap<Partition, Vec<&UsageEvent>> = BTreeMap::new();
+    let mut partitions: BTreeMap<Partition, Vec<i64>> = BTreeMap::new();
     for event in picture.events().filter(|event| scope.covers(event)) {
         let partition = (event.event.payer.tenant(), event.event.occurred_at.date_naive());
-        partitions.entry(partition).or_default().push(event);
+        partitions.entry(partition).or_default().push(event.seq);
     }
-    let reads = partitions.into_iter().map(|(partition, events)| async move {
-        let (tenant, day) = partition;
-        let rows = stores.usage_store.raw_day(tenant, picture.shard, day).await.reading("raw events")?;
-        Ok::<_, AuditError>((events, rows))
-    });
+    let reads: Vec<_> = partitions.into_iter().map(|(partition, seqs)| read(stores, picture.shard, partition, seqs)).collect();
     let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
-    while let Some((events, rows)) = reads.try_next().await? {
-        findings.checked(events.len());
+    while let Some((seqs, rows)) = reads.try_next().await? {
+        findings.checked(seqs.len());
+        let events: Vec<&UsageEvent> = seqs.iter().filter_map(|seq| picture.event(*seq)).collect();
         compare(picture, scope, &events, &rows, findings);
     }
     Ok(())
+}
+
+/// The stored rows of one partition, beside the numbers of the events that belong there.
+async fn read(stores: &Stores, shard: Shard, (tenant, day): Partition, seqs: Vec<i64>) -> Result<(Vec<i64>, Vec<UsageEvent>), AuditError> {
+    Ok((seqs, stores.usage_store.raw_day(tenant, shard, day).await.reading("raw events")?))
 }
 
 /// Events that were not applied when their shard's state was read may already have a row; others may not be missing one.

@@ -59,3 +59,10 @@ async fn progress_ends_with_every_shard_and_event() {
     let last = seen.lock().unwrap().last().copied();
     assert_eq!(last, Some(Progress::Shards { done: 64, of: 64, events: report.checked_events }));
 }
+
+#[tokio::test]
+async fn an_audit_can_run_in_a_task_of_its_own() {
+    let stores = World::settled(5, 200).stores();
+    let report = tokio::spawn(async move { audit::run(&stores, &Scope::default(), &|_| {}).await }).await;
+    assert!(report.unwrap().unwrap().clean);
+}
