@@ -9,11 +9,12 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
 use std::{
     collections::HashMap,
+    thread::sleep,
     time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -110,7 +111,7 @@ fn missing_part(
     }
     let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
     for partition in partitions.iter().map(|partition| partition.id()) {
-        let (beginning, end) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(unavailable)?;
+        let (beginning, end) = watermarks(consumer, topic, partition)?;
         ends.insert(partition, end);
         let start = starts.get(&partition).copied().unwrap_or(0).max(beginning);
         if start < end {
@@ -118,4 +119,21 @@ fn missing_part(
         }
     }
     Ok((assignment, ends))
+}
+
+/// First offset and the one after the last. A partition that was just made or is changing its leader answers a moment later.
+fn watermarks(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT) {
+            Ok(found) => return Ok(found),
+            Err(error) if is_between_leaders(&error) && Instant::now() < deadline => sleep(Duration::from_millis(100)),
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+}
+
+fn is_between_leaders(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition | UnknownPartition | UnknownTopicOrPartition))
 }
