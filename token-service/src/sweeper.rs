@@ -1,14 +1,18 @@
 //! Ends what was forgotten: holds past their deadline, and answers past their keeping. Every process does it; each step may be
 //! repeated by another one without effect.
 
-use crate::service::Service;
+use crate::{group_commit::Written, service::Service};
 use chrono::TimeDelta;
 use domain::{
+    charge::ChargeStatus,
     ids::ChargeId,
-    ledger::{Command, Request},
+    ledger::{Command, Outcome, Request},
 };
 use futures::future::join_all;
-use ports::{StoreError, ledger::LedgerRequest};
+use ports::{
+    StoreError,
+    ledger::{LedgerAnswer, LedgerRequest},
+};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -45,11 +49,19 @@ async fn expire_holds(service: &Service) -> Result<(), StoreError> {
     loop {
         let due = service.ledger.expired_holds(service.clock.now(), PAGE).await?;
         let writes = due.iter().filter_map(|id| expiry(service, *id)).map(|request| service.writer.write(request));
-        let ended = join_all(writes).await.into_iter().filter(Result::is_ok).count();
+        let ended = join_all(writes).await.iter().filter(|written| has_ended(written)).count();
         metrics::counter!("holds_expired_total").increment(u64::try_from(ended).unwrap_or(0));
         if u32::try_from(ended).unwrap_or(0) < PAGE {
             return Ok(());
         }
+    }
+}
+
+/// Only what really ended counts: a hold that stays must not keep the sweeper busy for ever.
+fn has_ended(written: &Written) -> bool {
+    match written {
+        Ok(LedgerAnswer::Decided(Outcome::Charged { charge, .. })) => !matches!(charge.status, ChargeStatus::Held),
+        _ => false,
     }
 }
 

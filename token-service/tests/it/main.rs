@@ -1,0 +1,15 @@
+//! token-service through its router, on stores in memory that obey `domain`'s rules and fail on request.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod background;
+mod bad_input;
+mod consume;
+mod fakes;
+mod holds;
+mod idempotency;
+mod outages;
+mod payers;
+mod pools;
+mod prompts;
+mod unknown_outcomes;
+mod world;
