@@ -14,7 +14,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
 /// Longest wait for a free connection, then for the server's word on each statement, each lock, and on a transaction nobody continues.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const SESSION_LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "8s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s")];
+    [("statement_timeout", "6s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 

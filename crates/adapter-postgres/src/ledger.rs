@@ -44,6 +44,9 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// Rows that one statement of [`Ledger::forget_answers`] drops: short, because its locks and its dead rows are in everybody's way.
+const FORGET_AT_ONCE: i64 = 2_000;
+
 /// Why a step of the transaction did not succeed: the server's word, or what we make of its data.
 pub(crate) enum Failure {
     Sql(sqlx::Error),
@@ -122,14 +125,17 @@ impl Ledger for Postgres {
     }
 
     async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>> {
-        let statement = sqlx::query_as(include_str!("sql/ledger/list_pools.sql"))
-            .bind(payer.map(is_org))
-            .bind(payer.map(Payer::tenant))
-            .bind(provider.map(Provider::as_str))
-            .bind(after.map(|key| is_org(key.payer)))
-            .bind(after.map(|key| key.payer.tenant()))
-            .bind(after.map(|key| key.provider.as_str()))
-            .bind(i64::from(limit));
+        // Before the first: no user has the nil id.
+        let after = after.map_or((false, Uuid::nil(), ""), |key| (is_org(key.payer), key.payer.tenant(), key.provider.as_str()));
+        let statement = match payer {
+            None => include_str!("sql/ledger/list_pools.sql"),
+            Some(_) => include_str!("sql/ledger/list_pools_of_payer.sql"),
+        };
+        let mut statement =
+            sqlx::query_as(statement).bind(after.0).bind(after.1).bind(after.2).bind(provider.map(Provider::as_str)).bind(i64::from(limit));
+        if let Some(payer) = payer {
+            statement = statement.bind(is_org(payer)).bind(payer.tenant());
+        }
         let rows: Vec<PoolRow> = bounded(statement.fetch_all(&self.pool)).await?;
         rows.into_iter().map(PoolRow::pool).collect()
     }
@@ -141,8 +147,15 @@ impl Ledger for Postgres {
     }
 
     async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
-        let statement = sqlx::query(include_str!("sql/ledger/forget_answers.sql")).bind(before);
-        Ok(bounded(statement.execute(&self.pool)).await?.rows_affected())
+        let mut forgotten = 0;
+        loop {
+            let statement = sqlx::query(include_str!("sql/ledger/forget_answers.sql")).bind(before).bind(FORGET_AT_ONCE);
+            let rows = bounded(statement.execute(&self.pool)).await?.rows_affected();
+            forgotten += rows;
+            if rows == 0 {
+                return Ok(forgotten);
+            }
+        }
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {

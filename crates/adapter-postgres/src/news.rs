@@ -2,7 +2,7 @@
 
 use sqlx::{
     PgPool,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -16,6 +16,8 @@ const SETTINGS_CHANNEL: &str = "weir_settings";
 /// At most one NOTIFY per this time and process. It is a statement of its own, because a NOTIFY inside the ledger's transaction
 /// would make all commits of the database queue on one lock.
 const NOTIFY_EVERY: Duration = Duration::from_millis(5);
+const SILENCE: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 /// A bell that is not lost when nobody is listening yet: everyone who waits wakes, else the next one who comes.
@@ -111,11 +113,22 @@ async fn listen_until_broken(pool: &PgPool, bells: &Bells) -> sqlx::Result<()> {
         // What was told while nobody listened is unknown: ring both.
         bells.outbox.ring();
         bells.settings.ring();
-        while let Some(news) = listener.try_recv().await? {
+        while let Some(news) = next_news(&mut listener).await? {
             match news.channel() {
                 OUTBOX_CHANNEL => bells.outbox.ring(),
                 _ => bells.settings.ring(),
             }
         }
+    }
+}
+
+/// `None` when the connection was lost and made again. A silent connection is tried now and then: it may be dead without a word.
+async fn next_news(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>> {
+    loop {
+        if let Ok(news) = timeout(SILENCE, listener.try_recv()).await {
+            return news;
+        }
+        let ping = sqlx::query(include_str!("sql/ping.sql")).execute(&mut *listener);
+        timeout(PING_TIMEOUT, ping).await.map_err(|_| sqlx::Error::WorkerCrashed)??;
     }
 }

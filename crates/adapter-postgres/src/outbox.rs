@@ -156,3 +156,39 @@ fn divide(rows: &[LeaseRow], owner: Uuid, alive: usize) -> Division {
 fn lease((shard, fencing, published_through): (i16, i64, i64)) -> Result<ShardLease> {
     Ok(ShardLease { shard: shard_of(shard)?, fencing, published_through })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_who_ask_in_turn_end_with_an_even_share_of_every_shard() {
+        for alive in 1..=7usize {
+            let owners: Vec<Uuid> = (0..alive).map(|_| Uuid::new_v4()).collect();
+            // The first held everything before the others came.
+            let mut rows: Vec<LeaseRow> = (0..64).map(|shard| LeaseRow { shard, owner: Some(owners[0]), running: true }).collect();
+            for owner in owners.iter().chain(&owners) {
+                let division = divide(&rows, *owner, alive);
+                for row in &mut rows {
+                    if division.hold.contains(&row.shard) {
+                        assert!(row.owner.is_none() || row.owner == Some(*owner), "a running lease was taken");
+                        row.owner = Some(*owner);
+                    } else if division.give_up.contains(&row.shard) {
+                        row.owner = None;
+                    }
+                }
+            }
+            let share = |owner: &Uuid| rows.iter().filter(|row| row.owner == Some(*owner)).count();
+            assert_eq!(owners.iter().map(share).sum::<usize>(), 64);
+            assert!(owners.iter().all(|owner| share(owner) <= 64usize.div_ceil(alive)));
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_over_goes_to_who_asks_but_its_owner_may_come_back_first() {
+        let (owner, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let rows = [LeaseRow { shard: 0, owner: Some(owner), running: false }];
+        assert_eq!(divide(&rows, other, 1), Division { hold: vec![0], give_up: vec![] });
+        assert_eq!(divide(&rows, owner, 1), Division { hold: vec![0], give_up: vec![] });
+    }
+}

@@ -21,8 +21,8 @@ use std::time::Duration;
 /// Tries of a batch that the server rolled back, or whose connection broke before the commit was sent.
 const TRIES: u32 = 4;
 /// Longest wait for the steps before the commit, then for the commit's answer.
-const DECIDE_TIMEOUT: Duration = Duration::from_secs(12);
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
+const DECIDE_TIMEOUT: Duration = Duration::from_secs(8);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How one try ended without an answer.
 enum Broken {
@@ -75,14 +75,18 @@ async fn transact(
     requests: &[LedgerRequest],
     look_first: bool,
 ) -> Result<(Vec<LedgerAnswer>, bool), Broken> {
-    let mut transaction = connection.begin().await.map_err(|error| broken(error.into()))?;
-    let decided = tokio::time::timeout(DECIDE_TIMEOUT, decide_and_write(&mut transaction, requests, look_first)).await;
-    let batch = match decided {
-        Ok(batch) => batch.map_err(broken)?,
+    let decided = tokio::time::timeout(DECIDE_TIMEOUT, async {
+        let mut transaction = connection.begin().await?;
+        let batch = decide_and_write(&mut transaction, requests, look_first).await?;
+        Ok((transaction, batch))
+    });
+    let (transaction, batch) = match decided.await {
+        Ok(decided) => decided.map_err(broken)?,
         Err(_) => return Err(Broken::Final(StoreError::unavailable(STORE, Silence(DECIDE_TIMEOUT)))),
     };
     if batch.changes_nothing() {
-        transaction.rollback().await.map_err(|error| broken(error.into()))?;
+        // Nobody waits for this rollback: it goes out as soon as the connection is back in the pool.
+        drop(transaction);
         return Ok((batch.answers, false));
     }
     match tokio::time::timeout(COMMIT_TIMEOUT, transaction.commit()).await {

@@ -210,3 +210,25 @@ async fn migrating_again_changes_nothing() {
     assert_eq!(store.other.find_pool(&customer.pool()).await.unwrap().unwrap().remaining(), tokens(10));
     store.remove().await;
 }
+
+/// A newer process may migrate while older ones run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_added_by_a_newer_version_does_not_disturb_a_running_process() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(100)).await;
+    for table in ["charge", "pool", "pool_period", "outbox", "outbox_shard", "outbox_lease", "idempotency"] {
+        let work = async || {
+            let hold = under_key(customer.hold(1), &fresh_key(), 1, Claim::Opens);
+            charged(&store.one, &hold).await;
+            charged(&store.one, &customer.settle(charge_id(&hold), 1)).await;
+            audit(&store.one, &customer).await;
+            store.one.heads().await.unwrap();
+        };
+        work().await;
+        let add = format!("ALTER TABLE {table} ADD COLUMN of_a_newer_version text");
+        sqlx::query(sqlx::AssertSqlSafe(add)).execute(store.other.pool()).await.unwrap();
+        work().await;
+    }
+    store.remove().await;
+}

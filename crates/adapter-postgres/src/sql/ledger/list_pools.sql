@@ -1,6 +1,7 @@
-SELECT * FROM pool
-WHERE ($1::boolean IS NULL OR (payer_is_org = $1 AND payer_id = $2))
-  AND ($3::text IS NULL OR provider = $3)
-  AND ($4::boolean IS NULL OR (payer_is_org, payer_id, provider) > ($4, $5::uuid, $6::text COLLATE "C"))
+-- By key, after ($1, $2, $3).
+SELECT payer_is_org, payer_id, provider, allowance, period, time_zone, purchased_granted, purchased_settled, purchased_held, debt,
+       period_starts_at, period_ends_at, period_granted, period_settled, period_held, updated_at
+FROM pool
+WHERE (payer_is_org, payer_id, provider) > ($1, $2, $3 COLLATE "C") AND ($4::text IS NULL OR provider = $4)
 ORDER BY payer_is_org, payer_id, provider
-LIMIT $7;
+LIMIT $5;
