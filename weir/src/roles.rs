@@ -82,6 +82,10 @@ impl Roles {
         roles.iter().any(|role| self.has(*role))
     }
 
+    pub fn is_everything(&self) -> bool {
+        self.0.len() == Role::ALL.len()
+    }
+
     pub fn first(&self) -> Role {
         self.0.iter().next().copied().unwrap_or(Role::Gateway)
     }

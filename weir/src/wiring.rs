@@ -64,6 +64,8 @@ impl Platform {
     pub async fn start(config: Config, roles: Roles) -> Result<Self> {
         let identity = Arc::new(config.identity.secret.as_ref().map_or_else(Identity::random, Identity::new));
         let hot = HotSettings::new(config_service::feed::before_the_first_document());
+        // Until the first document arrives.
+        hot.set_stale(true);
         let start = Start { config, roles, clock: Clock::System, tasks: Tasks::new(), health: Health::new(), hot, identity };
         let provider_urls = start.provider_stubs().await?;
         let backends = start.stores().await?;
@@ -111,7 +113,7 @@ impl Platform {
             let config = config.clone();
             async move {
                 let follows = request.uri().path().starts_with("/config/") && request.headers().contains_key(identity::HEADER);
-                if follows { config.oneshot(request).await.into_response() } else { next.run(request).await }
+                if follows { config.oneshot(unrouted(request)).await.into_response() } else { next.run(request).await }
             }
         }))
     }
@@ -138,7 +140,10 @@ impl Start {
         let mut urls = BTreeMap::new();
         for (name, real, stub, router) in known {
             let provider = Provider::parse(name)?;
-            if let Some(url) = &real.base_url {
+            // Asked for by name, the stubs stand beside whatever is real.
+            if let Some(url) = &real.base_url
+                && !(self.roles.has(Role::ProviderStubs) && !self.roles.is_everything())
+            {
                 urls.insert(provider, url.trim_end_matches('/').to_owned());
                 continue;
             }
@@ -333,6 +338,14 @@ impl Start {
         let deps = gateway::Deps { identity, upstreams, health, bench_echo: self.config.bench.echo };
         Ok(Some(gateway::start(deps, &self.tasks)))
     }
+}
+
+/// The request as it came in, without what a router noted about its path.
+fn unrouted(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    let mut fresh = Request::new(body);
+    (*fresh.method_mut(), *fresh.uri_mut(), *fresh.headers_mut()) = (parts.method, parts.uri, parts.headers);
+    fresh
 }
 
 /// Gives a user some tokens and spends a few of them, in one line to paste.

@@ -2,7 +2,7 @@
 
 use crate::harness::{Setup, World};
 use rdkafka::{
-    ClientConfig, Message,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     message::{Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
@@ -83,13 +83,10 @@ impl<'a> Servers<'a> {
     async fn double_in_the_log(&self, seq: i64) {
         let brokers = self.world.get("WEIR__KAFKA__BROKERS");
         let topic = format!("{}.usage", self.world.get("WEIR__KAFKA__TOPIC_PREFIX"));
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", "audit-test")
-            .set("auto.offset.reset", "earliest")
-            .create()
-            .unwrap();
-        consumer.subscribe(&[&topic]).unwrap();
+        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "unused").create().unwrap();
+        let mut everything = TopicPartitionList::new();
+        (0..64).for_each(|partition| everything.add_partition_offset(&topic, partition, Offset::Beginning).unwrap());
+        consumer.assign(&everything).unwrap();
         let record = loop {
             let record = consumer.poll(Duration::from_secs(20)).expect("the log has the record").unwrap().detach();
             if record.headers().unwrap().iter().any(|header| header.key == "seq" && header.value == Some(seq.to_string().as_bytes())) {

@@ -263,7 +263,8 @@ impl Answer {
 impl Client {
     pub fn new(base: &str, key: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        // A connection kept from before a restart would fail the first request after it.
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).pool_max_idle_per_host(0).build().unwrap();
         Self { http, base: base.to_owned(), key: key.to_owned() }
     }
 
