@@ -3,7 +3,7 @@
 use crate::{
     Plan,
     figures::{Goal, Report, Sample},
-    installation::Installation,
+    installation::{Installation, unless_interrupted},
     load::{self, Pace, Prepared},
     log,
     process::Process,
@@ -33,7 +33,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note("consume: starting grouped and per_request, making users");
     let grouped = Installation::create(&plan.weir, &plan.servers)?;
     let per_request = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = measure(plan, &grouped, &per_request, report).await;
+    let measured = unless_interrupted(measure(plan, &grouped, &per_request, report)).await;
     grouped.remove().await;
     per_request.remove().await;
     measured

@@ -5,7 +5,7 @@ use crate::{
     Plan,
     events::Generator,
     figures::{Goal, Report, Sample},
-    installation::Installation,
+    installation::{Installation, unless_interrupted},
     load, log,
     process::Process,
 };
@@ -36,7 +36,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for round in 0..plan.rounds {
         // A consumer starts where its state says; a fresh round needs a fresh installation.
         let installation = Installation::create(&plan.weir, &plan.servers)?;
-        let measured = measure(plan, &installation).await;
+        let measured = unless_interrupted(measure(plan, &installation)).await;
         installation.remove().await;
         let (sample, lag) = measured?;
         let p99 = lag.p99().unwrap_or_default() / 1_000.0;
@@ -126,8 +126,8 @@ impl Stage<'_> {
         if before >= total {
             bail!("{total} records were applied before the first look; choose more with --consumer-events");
         }
-        let counted = u32::try_from(total - before).map_or(f64::from(u32::MAX), f64::from);
-        let cpu_micros = u32::try_from(process.cpu_micros()? - cpu).map_or(f64::from(u32::MAX), f64::from);
+        let counted = f64::from(u32::try_from(total - before)?);
+        let cpu_micros = f64::from(u32::try_from(process.cpu_micros()? - cpu)?);
         Ok(Sample {
             per_second: counted / since.elapsed().as_secs_f64(),
             cpu_micros_each: Some(cpu_micros / counted),

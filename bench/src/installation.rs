@@ -150,3 +150,11 @@ impl Installation {
         Ok(())
     }
 }
+
+/// Ends the work at Ctrl-C, so that its installation is removed as after an error. Processes end when they are dropped.
+pub async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}

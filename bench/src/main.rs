@@ -120,7 +120,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let plan = Plan::new(&args)?;
-    let mut report = Report::new(plan.rounds, plan.measured);
+    let mut report = Report::new(plan.rounds, plan.measured, args.quick);
     for leg in &args.legs {
         match leg {
             Leg::Consume => consume::run(&plan, &mut report).await.context("the consume legs")?,

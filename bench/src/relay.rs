@@ -4,25 +4,25 @@ use crate::{
     Plan,
     events::Generator,
     figures::{Goal, Report, Sample},
-    installation::Installation,
+    installation::{Installation, unless_interrupted},
     log,
     process::Process,
 };
 use adapter_postgres::Postgres;
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
-use ports::outbox::{Outbox, OutboxRow};
+use ports::outbox::OutboxRow;
 use std::time::{Duration, Instant};
 
 const LEG: &str = "relay: Postgres to Kafka";
 const ROWS_PER_INSERT: usize = 5_000;
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A relay that moves nothing for this long has failed.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let installation = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = measure(plan, &installation, report).await;
+    let measured = unless_interrupted(measure(plan, &installation, report)).await;
     installation.remove().await;
     measured
 }
@@ -80,17 +80,18 @@ async fn insert(postgres: &Postgres, rows: &[OutboxRow]) -> Result<()> {
     Ok(())
 }
 
-/// Counts from the first mark that is seen to the last, so that starting the process is not measured.
+/// From the moment at which the process owns shards, so that starting it is not measured, until the last row is acknowledged.
 async fn one_round(postgres: &Postgres, process: &Process, events: usize) -> Result<Sample> {
     let total = i64::try_from(events)?;
-    let (mut first, mut last, mut moved) = (None, 0, Instant::now());
+    let (mut owned, mut last, mut moved) = (None, 0, Instant::now());
     loop {
-        let published: i64 = postgres.heads().await?.iter().map(|head| head.published_through).sum();
+        let leases = sqlx::query_as(include_str!("sql/read_leases.sql")).fetch_one(postgres.pool());
+        let (owners, published): (i64, i64) = leases.await?;
+        if owners > 0 && owned.is_none() {
+            owned = Some((Instant::now(), process.cpu_micros()?));
+        }
         if published > last {
             (last, moved) = (published, Instant::now());
-        }
-        if published > 0 && first.is_none() {
-            first = Some((published, Instant::now(), process.cpu_micros()?));
         }
         if published >= total {
             break;
@@ -100,11 +101,8 @@ async fn one_round(postgres: &Postgres, process: &Process, events: usize) -> Res
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let (before, since, cpu) = first.context("nothing was published")?;
-    if before >= total {
-        bail!("{total} rows were published before the first look; choose more with --relay-events");
-    }
-    let counted = u32::try_from(total - before).map_or(f64::from(u32::MAX), f64::from);
-    let cpu_micros = u32::try_from(process.cpu_micros()? - cpu).map_or(f64::from(u32::MAX), f64::from);
+    let (since, cpu) = owned.context("no process took a shard")?;
+    let counted = f64::from(u32::try_from(total)?);
+    let cpu_micros = f64::from(u32::try_from(process.cpu_micros()? - cpu)?);
     Ok(Sample { per_second: counted / since.elapsed().as_secs_f64(), cpu_micros_each: Some(cpu_micros / counted), ..Sample::new("weir") })
 }

@@ -1,0 +1,1 @@
+UPDATE outbox_lease SET owner = NULL, lease_until = '-infinity', published_through = 0;
