@@ -7,4 +7,5 @@ mod harness;
 mod lifecycle;
 mod path;
 mod roles;
+mod seed;
 mod settings;
