@@ -105,19 +105,18 @@ CREATE TABLE pool_period (
 CREATE INDEX pool_period_by_shard ON pool_period (shard);
 
 CREATE TABLE idempotency (
-    scope       text COLLATE "C" NOT NULL,
-    key         text COLLATE "C" NOT NULL,
+    -- The first 128 bits of SHA-256 over scope, a zero byte and key: a third of the size of the texts, in the row and in the index.
+    name        uuid PRIMARY KEY,
     shard       smallint NOT NULL,
     fingerprint bytea NOT NULL,
-    -- The charge that opened the key; it may complete it while the lease runs.
+    -- The charge that the request was about. The one that opened the key may complete it while the lease runs.
     charge_id   uuid,
     -- Null once completed.
     lease_until timestamptz,
     context     bytea NOT NULL,
-    -- The outcome as JSON.
+    -- The outcome as JSON; of a charge only what may have changed since, see ledger/answers.rs.
     outcome     text NOT NULL,
-    created_at  timestamptz NOT NULL,
-    PRIMARY KEY (scope, key)
+    created_at  timestamptz NOT NULL
 );
 -- Old answers are forgotten in steps, oldest first. Rows arrive in this order, so it costs little.
 CREATE INDEX idempotency_by_age ON idempotency (created_at);

@@ -15,6 +15,7 @@
 //! The lock of a shard covers everything in it (see `migrations/postgres`), is held until the commit, and is taken in one order: numbers
 //! are dense, rows become visible in the order of their numbers, and batches of several processes cannot deadlock on it.
 
+mod answers;
 mod apply;
 mod batch;
 mod claims;
@@ -29,7 +30,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use chrono::{DateTime, TimeZone, Utc};
-use claims::ClaimRow;
+use claims::Claims;
 use domain::{
     charge::Charge,
     ids::{ChargeId, Payer, Provider, Shard},
@@ -41,7 +42,6 @@ use ports::{
 };
 use rows::{ChargeRow, PeriodRow, PoolRow, is_org};
 use sqlx::PgConnection;
-use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Rows that one statement of [`Ledger::forget_answers`] drops: short, because its locks and its dead rows are in everybody's way.
@@ -51,6 +51,16 @@ const FORGET_AT_ONCE: i64 = 2_000;
 pub(crate) enum Failure {
     Sql(sqlx::Error),
     Store(StoreError),
+}
+
+impl Failure {
+    /// Its meaning where nothing was committed.
+    fn not_done(self) -> StoreError {
+        match self {
+            Self::Sql(error) => not_done(error),
+            Self::Store(error) => error,
+        }
+    }
 }
 
 impl From<sqlx::Error> for Failure {
@@ -77,16 +87,9 @@ impl Ledger for Postgres {
     }
 
     async fn find_answers(&self, keys: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>> {
-        let rows: Vec<ClaimRow> = bounded(
-            sqlx::query_as(include_str!("sql/ledger/find_answers.sql"))
-                .bind(keys.iter().map(|key| key.scope.as_str()).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.key.as_str()).collect::<Vec<_>>())
-                .fetch_all(&self.pool),
-        )
-        .await?;
-        let claims = rows.into_iter().map(ClaimRow::claim).collect::<Result<HashMap<_, _>>>()?;
-        let mut answers: HashMap<_, _> = claims.into_iter().map(|(key, claim)| (key, claim.completed())).collect();
-        Ok(keys.iter().map(|key| answers.get_mut(key).and_then(Option::take)).collect())
+        let mut connection = bounded(self.pool.acquire()).await?;
+        let claims = Claims::load(&mut connection, keys.iter()).await.map_err(Failure::not_done)?;
+        Ok(keys.iter().map(|key| claims.completed(key)).collect())
     }
 
     async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>> {
@@ -159,11 +162,7 @@ impl Ledger for Postgres {
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
-        match read_snapshot(self, shard).await {
-            Ok(snapshot) => Ok(snapshot),
-            Err(Failure::Sql(error)) => Err(not_done(error)),
-            Err(Failure::Store(error)) => Err(error),
-        }
+        read_snapshot(self, shard).await.map_err(Failure::not_done)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -104,7 +104,8 @@ async fn decide_and_write<'a>(
     look_first: bool,
 ) -> Result<Batch<'a>, Failure> {
     let heads = lock_shards(connection, requests).await?;
-    let claims = Claims::of(Claims::load(connection, requests).await?)?;
+    let keys = requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|idempotency| &idempotency.key);
+    let claims = Claims::load(connection, keys).await?;
     let verdicts: Vec<Verdict> = requests.iter().map(|request| claims.verdict(request)).collect();
     let undecided = requests.iter().zip(&verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Proceed { .. }));
     let opened = |request: &LedgerRequest| request.idempotency.as_ref().is_some_and(|idempotency| claims.holds(&idempotency.key));

@@ -3,12 +3,11 @@
 //! A key's row is read and written under the lock of its shard. The fingerprint covers who pays, so the same request always comes
 //! to the same shard; two different requests that use one key in two shards meet at the primary key, and the later one reads again.
 
-use crate::{
-    error::corrupt,
-    shard::{shard_column, shard_of},
-};
+use super::{Failure, answers, load::load_charges};
+use crate::shard::{shard_column, shard_of};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
+    charge::Charge,
     ids::{ChargeId, Shard},
     ledger::Outcome,
 };
@@ -16,14 +15,14 @@ use ports::{
     Result,
     ledger::{CLAIM_LEASE_SECS, Claim, Idempotency, IdempotencyKey, LedgerAnswer, LedgerRequest, StoredAnswer},
 };
+use sha2::{Digest, Sha256};
 use sqlx::{FromRow, PgConnection};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 #[derive(FromRow)]
-pub(super) struct ClaimRow {
-    scope: String,
-    key: String,
+struct ClaimRow {
+    name: Uuid,
     shard: i16,
     fingerprint: Vec<u8>,
     charge_id: Option<Uuid>,
@@ -33,7 +32,7 @@ pub(super) struct ClaimRow {
 }
 
 /// A key as it is stored.
-pub(super) struct StoredClaim {
+struct StoredClaim {
     shard: Shard,
     fingerprint: Vec<u8>,
     opened_by: Option<ChargeId>,
@@ -43,24 +42,25 @@ pub(super) struct StoredClaim {
 }
 
 impl ClaimRow {
-    pub fn claim(self) -> Result<(IdempotencyKey, StoredClaim)> {
-        let outcome = serde_json::from_str(&self.outcome).map_err(|error| corrupt(format!("a stored answer: {error}")))?;
-        let claim = StoredClaim {
-            shard: shard_of(self.shard)?,
-            fingerprint: self.fingerprint,
-            opened_by: self.charge_id.map(ChargeId),
-            lease_until: self.lease_until,
-            answer: StoredAnswer { context: self.context, outcome },
-        };
-        Ok((IdempotencyKey { scope: self.scope, key: self.key }, claim))
+    fn charge(&self) -> Result<Option<(Shard, ChargeId)>> {
+        self.charge_id.map(|id| Ok((shard_of(self.shard)?, ChargeId(id)))).transpose()
+    }
+
+    fn claim(self, charges: &HashMap<ChargeId, Charge>) -> Result<(Uuid, StoredClaim)> {
+        let opened_by = self.charge_id.map(ChargeId);
+        let outcome = answers::from_text(&self.outcome, opened_by.and_then(|id| charges.get(&id)))?;
+        let answer = StoredAnswer { context: self.context, outcome };
+        let shard = shard_of(self.shard)?;
+        Ok((self.name, StoredClaim { shard, fingerprint: self.fingerprint, opened_by, lease_until: self.lease_until, answer }))
     }
 }
 
-impl StoredClaim {
-    pub fn completed(self) -> Option<(StoredAnswer, [u8; 32])> {
-        let fingerprint = self.fingerprint.try_into().ok()?;
-        self.lease_until.is_none().then_some((self.answer, fingerprint))
-    }
+/// The name under which a key is stored. Nobody can make a key that meets another one's name.
+fn name_of(key: &IdempotencyKey) -> Uuid {
+    let hash = Sha256::new().chain_update(&key.scope).chain_update([0]).chain_update(&key.key).finalize();
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash[..16]);
+    Uuid::from_bytes(name)
 }
 
 /// What the key says about its request.
@@ -73,34 +73,36 @@ pub(super) enum Verdict {
     TakeLease(StoredAnswer),
 }
 
-#[derive(Default)]
-pub(super) struct Claims(HashMap<IdempotencyKey, StoredClaim>);
+/// The stored rows of some keys.
+pub(super) struct Claims(HashMap<Uuid, StoredClaim>);
 
 impl Claims {
-    /// The stored rows of the batch's keys. The shards must be locked.
-    pub async fn load(connection: &mut PgConnection, requests: &[LedgerRequest]) -> sqlx::Result<Vec<ClaimRow>> {
-        let keys = || requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|idempotency| &idempotency.key);
-        if keys().next().is_none() {
-            return Ok(Vec::new());
+    /// Before a decision the shards of the keys must be locked.
+    pub async fn load<'a>(connection: &mut PgConnection, keys: impl Iterator<Item = &'a IdempotencyKey>) -> Result<Self, Failure> {
+        let names: Vec<Uuid> = keys.map(name_of).collect();
+        if names.is_empty() {
+            return Ok(Self(HashMap::new()));
         }
-        sqlx::query_as(include_str!("../sql/ledger/load_claims.sql"))
-            .bind(keys().map(|key| key.scope.as_str()).collect::<Vec<_>>())
-            .bind(keys().map(|key| key.key.as_str()).collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await
-    }
-
-    pub fn of(rows: Vec<ClaimRow>) -> Result<Self> {
-        rows.into_iter().map(ClaimRow::claim).collect::<Result<_>>().map(Self)
+        let statement = sqlx::query_as(include_str!("../sql/ledger/load_claims.sql")).bind(names);
+        let rows: Vec<ClaimRow> = statement.fetch_all(&mut *connection).await?;
+        let ids: BTreeSet<(Shard, ChargeId)> = rows.iter().filter_map(|row| row.charge().transpose()).collect::<Result<_>>()?;
+        let charges = load_charges(connection, &ids).await?.into_iter().map(|charge| (charge.spec.id, charge)).collect();
+        Ok(Self(rows.into_iter().map(|row| row.claim(&charges)).collect::<Result<_>>()?))
     }
 
     pub fn holds(&self, key: &IdempotencyKey) -> bool {
-        self.0.contains_key(key)
+        self.0.contains_key(&name_of(key))
+    }
+
+    /// The answer and fingerprint of a completed request.
+    pub fn completed(&self, key: &IdempotencyKey) -> Option<(StoredAnswer, [u8; 32])> {
+        let stored = self.0.get(&name_of(key)).filter(|stored| stored.lease_until.is_none())?;
+        Some((stored.answer.clone(), stored.fingerprint.as_slice().try_into().ok()?))
     }
 
     pub fn verdict(&self, request: &LedgerRequest) -> Verdict {
         let Some(idempotency) = &request.idempotency else { return Verdict::Proceed { opened: false } };
-        let Some(stored) = self.0.get(&idempotency.key) else { return Verdict::Proceed { opened: false } };
+        let Some(stored) = self.0.get(&name_of(&idempotency.key)) else { return Verdict::Proceed { opened: false } };
         if stored.fingerprint != idempotency.fingerprint || stored.shard != request.shard {
             return Verdict::Answer(LedgerAnswer::Mismatch);
         }
@@ -145,7 +147,7 @@ impl<'a> ClaimWrites<'a> {
         if !done || (opened && idempotency.claim == Claim::Opens) {
             return Ok(());
         }
-        let outcome = serde_json::to_string(outcome).map_err(|error| corrupt(format!("an answer that is no JSON: {error}")))?;
+        let outcome = answers::to_text(outcome)?;
         if opened {
             self.complete.push((idempotency, outcome));
         } else {
@@ -178,8 +180,7 @@ impl<'a> ClaimWrites<'a> {
         let rows = &self.insert;
         let lease = |row: &NewClaim| (row.idempotency.claim == Claim::Opens).then(|| lease_from(row.now));
         sqlx::query(include_str!("../sql/ledger/insert_claims.sql"))
-            .bind(rows.iter().map(|row| row.idempotency.key.scope.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.idempotency.key.key.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| name_of(&row.idempotency.key)).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| shard_column(row.shard)).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.idempotency.fingerprint.as_slice()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.charge.map(|id| id.0)).collect::<Vec<_>>())
@@ -195,8 +196,7 @@ impl<'a> ClaimWrites<'a> {
     async fn complete(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         let rows = &self.complete;
         sqlx::query(include_str!("../sql/ledger/complete_claims.sql"))
-            .bind(rows.iter().map(|(idempotency, _)| idempotency.key.scope.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|(idempotency, _)| idempotency.key.key.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|(idempotency, _)| name_of(&idempotency.key)).collect::<Vec<_>>())
             .bind(rows.iter().map(|(idempotency, _)| idempotency.context.as_slice()).collect::<Vec<_>>())
             .bind(rows.iter().map(|(_, outcome)| outcome.as_str()).collect::<Vec<_>>())
             .execute(connection)
@@ -207,8 +207,7 @@ impl<'a> ClaimWrites<'a> {
     async fn renew(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         let rows = &self.renew;
         sqlx::query(include_str!("../sql/ledger/renew_claims.sql"))
-            .bind(rows.iter().map(|(key, _)| key.scope.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|(key, _)| key.key.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|(key, _)| name_of(key)).collect::<Vec<_>>())
             .bind(rows.iter().map(|(_, lease)| *lease).collect::<Vec<_>>())
             .execute(connection)
             .await

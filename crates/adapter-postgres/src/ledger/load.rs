@@ -44,10 +44,8 @@ pub(super) async fn load_state<'a>(
 ) -> Result<LedgerState, Failure> {
     let mut state = LedgerState::default();
     let ids: BTreeSet<(Shard, ChargeId)> = requests.clone().filter_map(|request| charge_to_read(request, &known)).collect();
-    if !ids.is_empty() {
-        for charge in load_charges(connection, &ids).await? {
-            state.charges.insert(charge.spec.id, charge);
-        }
+    for charge in load_charges(connection, &ids).await? {
+        state.charges.insert(charge.spec.id, charge);
     }
     let of_commands = requests.filter_map(|request| request.request.command.pool());
     let of_charges = state.charges.values().map(pool_of);
@@ -79,7 +77,10 @@ fn past_period(state: &LedgerState, charge: &Charge) -> Option<PeriodKey> {
     (current != Some(starts_at)).then_some((key, starts_at))
 }
 
-async fn load_charges(connection: &mut PgConnection, ids: &BTreeSet<(Shard, ChargeId)>) -> Result<Vec<Charge>, Failure> {
+pub(super) async fn load_charges(connection: &mut PgConnection, ids: &BTreeSet<(Shard, ChargeId)>) -> Result<Vec<Charge>, Failure> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows: Vec<ChargeRow> = sqlx::query_as(include_str!("../sql/ledger/load_charges.sql"))
         .bind(ids.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
         .bind(ids.iter().map(|(_, id)| id.0).collect::<Vec<_>>())

@@ -26,6 +26,22 @@ pub async fn the_same_request_again_gets_the_stored_answer(ledger: &dyn Ledger) 
     audit(ledger, &customer).await;
 }
 
+pub async fn a_stored_answer_stays_as_it_was_given(ledger: &dyn Ledger) {
+    let (customer, key) = (Customer::org(), fresh_key());
+    let granted = under_key(customer.grant(100), &fresh_key(), 1, Claim::Completes);
+    let grant = outcome(ledger, &granted).await;
+    let hold = under_key(customer.hold(10), &key, 1, Claim::Completes);
+    let held = outcome(ledger, &hold).await;
+    let settle = under_key(customer.later(TimeDelta::seconds(60)).settle(charge_id(&hold), 12), &fresh_key(), 1, Claim::Completes);
+    charged(ledger, &customer.later(TimeDelta::seconds(60)).expire(charge_id(&hold))).await;
+    let settled = outcome(ledger, &settle).await;
+    for (request, first) in [(granted, grant), (hold, held), (settle, settled)] {
+        let LedgerAnswer::Replayed(stored) = apply_one(ledger, &request).await else { panic!("the key is completed") };
+        assert_eq!(stored.outcome, first);
+        assert_eq!(ledger.find_answers(&[key_of(&request)]).await.unwrap(), [Some((stored, [1; 32]))]);
+    }
+}
+
 pub async fn another_request_under_the_key_is_a_mismatch_whether_it_is_open_or_completed(ledger: &dyn Ledger) {
     let (customer, completed, open) = (Customer::user(), fresh_key(), fresh_key());
     outcome(ledger, &customer.grant(100)).await;

@@ -20,6 +20,7 @@ on_each_adapter! {
         expired_holds_are_found_oldest_first_until_they_end,
         what_does_not_exist_is_none,
         the_same_request_again_gets_the_stored_answer,
+        a_stored_answer_stays_as_it_was_given,
         another_request_under_the_key_is_a_mismatch_whether_it_is_open_or_completed,
         a_refused_request_does_not_take_its_key,
         an_opened_key_is_in_progress_until_its_charge_completes_it,
