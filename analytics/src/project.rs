@@ -46,7 +46,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flush_events: 4_000, flush_after: Duration::from_millis(100), pending_events: 16_000, cached_cells: 200_000 }
+        Self { flush_events: 8_000, flush_after: Duration::from_millis(200), pending_events: 32_000, cached_cells: 200_000 }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{
     decode,
-    shard::{Accepted, Gap, Place, ShardProgress},
+    shard::{Accepted, Gap, Place, ShardProgress, Untouched},
     trace,
 };
 use domain::{ids::Shard, rollup::CellKey, trace_parent::TraceParent};
@@ -39,8 +39,10 @@ pub struct Projector {
     generation: Generation,
     cached_cells: usize,
     shards: BTreeMap<Shard, ShardProgress>,
-    /// In order, waiting for their cells to be loaded.
+    /// In order, not yet in any total.
     accepted: Vec<Accepted>,
+    /// Totals to load, each with an event that is in the others already.
+    untouched: Vec<Untouched>,
     letters: Vec<DeadLetter>,
     traces: Vec<TraceParent>,
     flush_number: u64,
@@ -55,6 +57,7 @@ impl Projector {
             cached_cells,
             shards: BTreeMap::new(),
             accepted: Vec::new(),
+            untouched: Vec::new(),
             letters: Vec::new(),
             traces: Vec::new(),
             flush_number: 1,
@@ -221,28 +224,28 @@ impl Projector {
         }
     }
 
-    /// Loads the totals that accepted events touch for the first time, then adds the events. May be repeated after an error.
+    /// Adds accepted events to their totals, those that are touched for the first time after loading them. May be repeated after an
+    /// error. Totals are independent of each other, so a known one need not wait for an unknown one.
     pub async fn apply_accepted(&mut self) -> Result<()> {
-        if self.accepted.is_empty() {
-            return Ok(());
-        }
-        let mut unknown: HashSet<&CellKey> = HashSet::new();
-        for accepted in &self.accepted {
-            let Some(progress) = self.shards.get(&accepted.event.shard()) else { continue };
-            unknown.extend(accepted.cells.iter().filter(|key| !progress.knows(key)));
-        }
-        let unknown: Vec<CellKey> = unknown.into_iter().cloned().collect();
-        if !unknown.is_empty() {
-            let values = self.store.load_cells(self.generation, &unknown).await?;
-            for (key, value) in unknown.into_iter().zip(values) {
-                if let Some(progress) = self.shards.get_mut(&key.shard) {
-                    progress.learn(key, value);
-                }
-            }
-        }
         for accepted in self.accepted.drain(..) {
             if let Some(progress) = self.shards.get_mut(&accepted.event.shard()) {
-                progress.apply(accepted, self.flush_number);
+                self.untouched.extend(progress.apply(accepted, self.flush_number));
+            }
+        }
+        if self.untouched.is_empty() {
+            return Ok(());
+        }
+        let unknown: HashSet<&CellKey> = self.untouched.iter().map(|untouched| &untouched.key).collect();
+        let unknown: Vec<CellKey> = unknown.into_iter().cloned().collect();
+        let values = self.store.load_cells(self.generation, &unknown).await?;
+        for (key, value) in unknown.into_iter().zip(values) {
+            if let Some(progress) = self.shards.get_mut(&key.shard) {
+                progress.learn(key, value);
+            }
+        }
+        for untouched in self.untouched.drain(..) {
+            if let Some(progress) = self.shards.get_mut(&untouched.key.shard) {
+                progress.apply_late(&untouched, self.flush_number);
             }
         }
         Ok(())
@@ -258,7 +261,7 @@ impl Projector {
 
     /// Everything new since the last one. `None` when there is nothing to write or commit. At most one is under way at a time.
     pub fn begin_flush(&mut self) -> Option<FlushJob> {
-        if !self.accepted.is_empty() {
+        if !self.accepted.is_empty() || !self.untouched.is_empty() {
             return None;
         }
         let flushes: Vec<Flush> = self.shards.values_mut().filter_map(ShardProgress::begin_flush).collect();

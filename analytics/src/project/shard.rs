@@ -30,11 +30,33 @@ impl Gap {
 }
 
 struct Cell {
+    key: Arc<CellKey>,
     value: CellValue,
     /// Changed since the last flush began.
     dirty: bool,
     /// Number of the flush before which it was last changed, for forgetting the coldest first.
     touched: u64,
+}
+
+impl Cell {
+    /// A stored total may be ahead of the shard's state (a flush that died between the two), then it holds the event already.
+    fn add(&mut self, event: &UsageEvent, flush: u64, dirty: &mut Vec<Arc<CellKey>>) {
+        if event.seq <= self.value.last_seq {
+            return;
+        }
+        self.value.apply(event);
+        self.touched = flush;
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(Arc::clone(&self.key));
+        }
+    }
+}
+
+/// A total that an event changes and that is not in memory.
+pub struct Untouched {
+    pub key: CellKey,
+    raw_index: usize,
 }
 
 pub struct ShardProgress {
@@ -102,32 +124,31 @@ impl ShardProgress {
         self.next_offset = Some(offset + 1);
     }
 
-    pub fn knows(&self, key: &CellKey) -> bool {
-        self.cells.contains_key(key)
-    }
-
-    pub fn learn(&mut self, key: CellKey, value: CellValue) {
-        self.cells.entry(Arc::new(key)).or_insert(Cell { value, dirty: false, touched: 0 });
-    }
-
-    /// Adds the event to its totals; every cell must be known. A stored total may be ahead of the shard's state (a flush that died
-    /// between the two), then it already holds the event.
-    pub fn apply(&mut self, accepted: Accepted, flush: u64) {
-        for key in &accepted.cells {
-            let Some((shared, _)) = self.cells.get_key_value(key) else { continue };
-            let shared = Arc::clone(shared);
-            let Some(cell) = self.cells.get_mut(key) else { continue };
-            if accepted.event.seq <= cell.value.last_seq {
-                continue;
-            }
-            cell.value.apply(&accepted.event);
-            cell.touched = flush;
-            if !cell.dirty {
-                cell.dirty = true;
-                self.dirty.push(shared);
+    /// Keeps the event and adds it to the totals that are known; answers the others.
+    pub fn apply(&mut self, accepted: Accepted, flush: u64) -> Vec<Untouched> {
+        let Accepted { event, cells } = accepted;
+        let mut untouched = Vec::new();
+        for key in cells {
+            match self.cells.get_mut(&key) {
+                Some(cell) => cell.add(&event, flush, &mut self.dirty),
+                None => untouched.push(Untouched { key, raw_index: self.raw.len() }),
             }
         }
-        self.raw.push(accepted.event);
+        self.raw.push(event);
+        untouched
+    }
+
+    /// A total as stored. One that is known already stays: it is ahead.
+    pub fn learn(&mut self, key: CellKey, value: CellValue) {
+        let key = Arc::new(key);
+        self.cells.entry(Arc::clone(&key)).or_insert(Cell { key, value, dirty: false, touched: 0 });
+    }
+
+    /// The rest of [`ShardProgress::apply`], once the total is learnt.
+    pub fn apply_late(&mut self, untouched: &Untouched, flush: u64) {
+        if let (Some(cell), Some(event)) = (self.cells.get_mut(&untouched.key), self.raw.get(untouched.raw_index)) {
+            cell.add(event, flush, &mut self.dirty);
+        }
     }
 
     pub fn pending_events(&self) -> usize {

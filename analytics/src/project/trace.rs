@@ -1,6 +1,6 @@
 //! The events' traces go on to the store: one span per sampled event around the write, and links from the flush to all of them.
 
-use domain::trace_parent::TraceParent;
+use domain::trace_parent::{TRACE_TARGET, TraceParent};
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
@@ -28,7 +28,7 @@ fn span_context(parent: &TraceParent) -> SpanContext {
 
 /// The span of a whole flush.
 pub fn flush_span(traces: &[TraceParent], events: usize, cells: usize) -> Span {
-    let span = tracing::info_span!("analytics.flush", events, cells);
+    let span = tracing::info_span!(target: TRACE_TARGET, "analytics.flush", events, cells);
     for parent in traces {
         span.add_link(span_context(parent));
     }
@@ -38,7 +38,7 @@ pub fn flush_span(traces: &[TraceParent], events: usize, cells: usize) -> Span {
 /// One span in each event's own trace; they end when they are dropped, after the write.
 pub fn event_spans(traces: &[TraceParent]) -> Vec<Span> {
     let span_of = |parent: &TraceParent| {
-        let span = tracing::info_span!(parent: None, "analytics.store_usage");
+        let span = tracing::info_span!(target: TRACE_TARGET, parent: None, "analytics.store_usage");
         // Without an exporter there is nothing to attach to.
         let _ = span.set_parent(Context::new().with_remote_span_context(span_context(parent)));
         span

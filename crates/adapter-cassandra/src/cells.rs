@@ -1,7 +1,7 @@
 //! Rollup cells and shard states as rows, and back.
 
 use crate::{corrupt, raw::shard_column};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use domain::{
     ids::Shard,
     rollup::{CellKey, CellValue, Dimension, RollupScope},
@@ -12,19 +12,42 @@ use ports::{
     usage_store::{Generation, ShardState},
 };
 use scylla::{DeserializeRow, SerializeRow};
+use std::collections::HashMap;
 
 /// The partition of a cell: `(scope, grain, span)` inside its generation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CellPartition {
-    pub scope: String,
-    pub grain: &'static str,
-    pub span: String,
+    scope: String,
+    grain: &'static str,
+    span: String,
 }
 
 impl CellPartition {
-    pub fn of(key: &CellKey) -> Self {
+    fn of(key: &CellKey) -> Self {
         Self { scope: key.scope.as_text(), grain: key.grain.as_str(), span: key.grain.span(key.bucket) }
     }
+
+    pub fn columns(&self) -> (&str, &'static str, &str) {
+        (&self.scope, self.grain, &self.span)
+    }
+}
+
+/// What tells partitions apart without making their texts: scope, grain, year, and the month or day in it.
+type Address<'a> = (&'a RollupScope, Grain, i32, u32);
+
+/// Groups by partition. A flush has ten thousands of cells, so the partition's texts are made once for each, not for each cell.
+pub fn by_partition<'a, T>(items: impl Iterator<Item = T>, key_of: impl Fn(&T) -> &'a CellKey) -> Vec<(CellPartition, Vec<T>)> {
+    let mut partitions: HashMap<Address<'a>, (CellPartition, Vec<T>)> = HashMap::new();
+    for item in items {
+        let key = key_of(&item);
+        let day = match key.grain {
+            Grain::Minute => key.bucket.ordinal(),
+            Grain::Hour => key.bucket.month(),
+            Grain::Day | Grain::Month => 0,
+        };
+        let partition = partitions.entry((&key.scope, key.grain, key.bucket.year(), day));
+        partition.or_insert_with(|| (CellPartition::of(key), Vec::new())).1.push(item);
+    }
+    partitions.into_values().collect()
 }
 
 /// Columns in the order of `insert_cell.cql`.
@@ -49,11 +72,12 @@ pub struct CellRow<'a> {
 
 impl<'a> CellRow<'a> {
     pub fn of(generation: Generation, partition: &'a CellPartition, key: &'a CellKey, value: &CellValue) -> Self {
+        let (scope, grain, span) = partition.columns();
         Self {
             generation: generation.id,
-            scope: &partition.scope,
-            grain: partition.grain,
-            span: &partition.span,
+            scope,
+            grain,
+            span,
             dimension: &key.dimension.0,
             bucket: key.bucket,
             shard: shard_column(key.shard),
@@ -151,4 +175,33 @@ fn write_timestamp(generation: Generation, last_seq: i64) -> i64 {
 
 fn shard_of_column(column: i8) -> Result<Shard> {
     u8::try_from(column).ok().and_then(|index| Shard::new(index).ok()).ok_or_else(|| corrupt(format!("shard {column}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::rollup::Dimension;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn cells_are_grouped_exactly_as_their_partition_keys_say() {
+        let mut keys = Vec::new();
+        for scope in [RollupScope::Platform(Shard::all().next().unwrap()), RollupScope::Tenant(uuid::Uuid::nil())] {
+            for grain in Grain::ALL {
+                for hour in 0..20_000_i64 {
+                    let bucket = DateTime::from_timestamp(1_700_000_000 + hour * 3_600, 0).unwrap();
+                    let (dimension, shard) = (Dimension("total".into()), Shard::all().next().unwrap());
+                    keys.push(CellKey { scope: scope.clone(), grain, bucket: grain.floor(bucket), dimension, shard });
+                }
+            }
+        }
+        let partitions = by_partition(keys.iter(), |key| key);
+        let mut seen = BTreeSet::new();
+        for (partition, members) in &partitions {
+            let (scope, grain, span) = partition.columns();
+            assert!(seen.insert((scope, grain, span)), "one partition in two groups");
+            assert!(members.iter().all(|key| CellPartition::of(key).columns() == (scope, grain, span)));
+        }
+        assert_eq!(partitions.iter().map(|(_, members)| members.len()).sum::<usize>(), keys.len());
+    }
 }

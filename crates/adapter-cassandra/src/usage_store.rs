@@ -2,7 +2,7 @@
 
 use crate::{
     away,
-    cells::{CellPartition, StoredCell, StoredShardState},
+    cells::{CellPartition, StoredCell, StoredShardState, by_partition},
     corrupt,
     raw::{ProviderEntry, StoredRaw, shard_column},
     session::Cassandra,
@@ -55,10 +55,7 @@ impl UsageStore for Cassandra {
     }
 
     async fn load_cells(&self, generation: Generation, keys: &[CellKey]) -> Result<Vec<CellValue>> {
-        let mut partitions: HashMap<CellPartition, Vec<&CellKey>> = HashMap::new();
-        for key in keys {
-            partitions.entry(CellPartition::of(key)).or_default().push(key);
-        }
+        let partitions = by_partition(keys.iter(), |key| key);
         let mut reads = Vec::new();
         for (partition, keys) in &partitions {
             for keys in keys.chunks(KEYS_PER_READ) {
@@ -186,7 +183,8 @@ impl Cassandra {
         let (_, statements) = self.prepared().await?;
         let addresses: Vec<(&str, DateTime<Utc>, i8)> =
             keys.iter().map(|key| (key.dimension.0.as_str(), key.bucket, shard_column(key.shard))).collect();
-        let values = (generation.id, &partition.scope, partition.grain, &partition.span, addresses);
+        let (scope, grain, span) = partition.columns();
+        let values = (generation.id, scope, grain, span, addresses);
         let rows: Vec<StoredCell> = self.rows(&statements.select_cells_by_key, values).await?;
         rows.into_iter().map(|row| row.into_cell(&first.scope, first.grain)).collect()
     }

@@ -2,13 +2,13 @@
 
 use crate::{
     away,
-    cells::{CellPartition, CellRow, ShardStateRow},
+    cells::{self, CellRow, ShardStateRow},
     corrupt,
     raw::{ProviderEntryRow, RawRow},
     session::Cassandra,
     statements::{BATCH_ROWS, Batches, Statements},
 };
-use domain::rollup::{CellKey, CellValue};
+use domain::trace_parent::TRACE_TARGET;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use ports::{
     Result,
@@ -30,11 +30,13 @@ impl Cassandra {
     /// leaves rows that the next owner of the shard writes again with equal values.
     pub(crate) async fn write_flushes(&self, generation: Generation, flushes: &[Flush]) -> Result<()> {
         let (session, statements) = self.prepared().await?;
-        write_raw(session, statements, flushes).instrument(tracing::info_span!("cassandra.write_raw")).await?;
-        write_cells(session, statements, generation, flushes).instrument(tracing::info_span!("cassandra.write_rollups")).await?;
+        write_raw(session, statements, flushes).instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_raw")).await?;
+        write_cells(session, statements, generation, flushes)
+            .instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_rollups"))
+            .await?;
         let states: Vec<_> = flushes.iter().map(|flush| ShardStateRow::of(generation, flush.shard, &flush.state)).collect();
         run(session, &statements.insert_shard_state, cut(states, |_| 0))
-            .instrument(tracing::info_span!("cassandra.write_shard_states"))
+            .instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_shard_states"))
             .await
     }
 }
@@ -57,10 +59,7 @@ async fn write_raw(session: &Session, statements: &Statements, flushes: &[Flush]
 }
 
 async fn write_cells(session: &Session, statements: &Statements, generation: Generation, flushes: &[Flush]) -> Result<()> {
-    let mut partitions: HashMap<CellPartition, Vec<(&CellKey, &CellValue)>> = HashMap::new();
-    for (key, value) in flushes.iter().flat_map(|flush| &flush.cells) {
-        partitions.entry(CellPartition::of(key)).or_default().push((key, value));
-    }
+    let partitions = cells::by_partition(flushes.iter().flat_map(|flush| &flush.cells), |(key, _)| key);
     let mut batches = Vec::new();
     for (partition, cells) in &partitions {
         let rows = cells.iter().map(|(key, value)| CellRow::of(generation, partition, key, value)).collect();

@@ -3,6 +3,9 @@
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
+/// Target of the spans that become traces; spans of other targets stay inside the process.
+pub const TRACE_TARGET: &str = "weir::trace";
+
 /// Trace id, parent span id and flags. Travels from the edge through the outbox and the log to the last write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceParent {

@@ -10,8 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{sync::OnceLock, time::Duration};
 use tracing_subscriber::{EnvFilter, Layer, filter, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Target of the spans that become traces. Free of cost while nothing exports them.
-pub const TRACE_TARGET: &str = "weir::trace";
+pub use domain::trace_parent::TRACE_TARGET;
 
 /// Upper bounds of the histograms of durations, seconds.
 const SECONDS: [f64; 16] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
