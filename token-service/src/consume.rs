@@ -15,7 +15,7 @@ use crate::{
 use axum::{extract::State, http::HeaderMap, response::Response};
 use domain::{charge::Metadata, ledger::Command};
 use serde::{Deserialize, Serialize};
-use service_kit::{json::StrictJson, problem::Problem};
+use service_kit::{json::StrictJson, problem::Problem, telemetry::TRACE_TARGET};
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -54,7 +54,7 @@ pub async fn consume(
     let request = SpendRequest::parse(fields, &caller, &service.settings.current())?;
     let spend = payer::authorise(&service, &caller, request).await?;
     counters::consume_attempted(&spend.provider);
-    let span = tracing::info_span!("consume", provider = spend.provider.as_str());
+    let span = tracing::info_span!(target: TRACE_TARGET, "consume", provider = spend.provider.as_str());
     let told = Arc::clone(&service);
     async move {
         match prompt.filter(|prompt| !prompt.trim().is_empty()) {

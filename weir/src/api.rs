@@ -1,5 +1,6 @@
 //! A running Weir as the operator's commands reach it.
 
+use crate::out;
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -73,7 +74,7 @@ impl Api {
 /// Facts as JSON on one line, or as a table of the named columns.
 pub fn print(items: &[Value], columns: &[&str], json: bool) {
     if json {
-        items.iter().for_each(|item| println!("{item}"));
+        items.iter().for_each(|item| out!("{item}"));
         return;
     }
     let mut table = comfy_table::Table::new();
@@ -86,5 +87,5 @@ pub fn print(items: &[Value], columns: &[&str], json: bool) {
             other => other.to_string(),
         }));
     }
-    println!("{table}");
+    out!("{table}");
 }

@@ -1,5 +1,6 @@
 //! `weir audit`: proves from the stores that every figure is right, or names the first event that is not.
 
+use crate::out;
 use crate::settings::SettingsArgs;
 use anyhow::{Context, Result, bail};
 use audit::{AuditError, Difference, Invariant, Progress, Report, Scope, Stores};
@@ -53,7 +54,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         None => read(&args).await?,
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        out!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         show(&report);
     }
@@ -137,21 +138,24 @@ fn show(report: &Report) {
         let Invariant { id, name, checked, different, .. } = invariant;
         table.add_row([id.clone(), name.clone(), checked.to_string(), different.to_string()]);
     }
-    println!("{table}");
+    out!("{table}");
     let totals = &report.totals;
-    println!(
+    out!(
         "accepted {}, applied {}, pending {}; foreign records set aside: {}",
-        totals.accepted, totals.applied, totals.pending, totals.dead_letters
+        totals.accepted,
+        totals.applied,
+        totals.pending,
+        totals.dead_letters
     );
     for invariant in report.invariants.iter().filter(|invariant| invariant.different > 0) {
         if let Some(difference) = invariant.differences.first() {
-            println!("\n{} first differs at {}", invariant.id, place(difference));
-            println!("  {}", difference.subject);
-            println!("  expected  {}\n  found     {}", difference.expected, difference.found);
+            out!("\n{} first differs at {}", invariant.id, place(difference));
+            out!("  {}", difference.subject);
+            out!("  expected  {}\n  found     {}", difference.expected, difference.found);
         }
     }
     let verdict = if report.clean { "clean" } else { "different" };
-    println!("\n{verdict}: {} events checked", report.checked_events);
+    out!("\n{verdict}: {} events checked", report.checked_events);
 }
 
 fn place(difference: &Difference) -> String {

@@ -5,6 +5,7 @@ mod audit;
 mod keys;
 mod migrate;
 mod orgs;
+mod output;
 mod roles;
 mod seed;
 mod settings;

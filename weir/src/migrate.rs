@@ -1,5 +1,6 @@
 //! `weir migrate`: creates or upgrades the stores.
 
+use crate::out;
 use crate::settings::SettingsArgs;
 use anyhow::Result;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let config = args.settings.load(&[])?;
     for step in backends::migrate(&config).await? {
-        println!("{step}");
+        out!("{step}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ mod server;
 mod trace;
 
 use crate::api::ApiArgs;
+use crate::out;
 use anyhow::{Context, Result};
 use cast::Cast;
 use clap::builder::RangedU64ValueParser;
@@ -80,23 +81,23 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let verdict = if equal { "equal" } else { "DIFFERENT" };
     let expected = check::Sum::of(&trace);
     if args.json {
-        println!("{}", serde_json::json!({"check": verdict.to_lowercase(), "expected": expected, "reported": reported}));
+        out!("{}", serde_json::json!({"check": verdict.to_lowercase(), "expected": expected, "reported": reported}));
     } else {
-        println!("trace        {} tokens in {} requests", grouped(expected.tokens), grouped(expected.requests));
-        println!("org reports  {} tokens in {} requests: {verdict}", grouped(reported.tokens), grouped(reported.requests));
+        out!("trace        {} tokens in {} requests", grouped(expected.tokens), grouped(expected.requests));
+        out!("org reports  {} tokens in {} requests: {verdict}", grouped(reported.tokens), grouped(reported.requests));
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn print(summary: &Summary, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string(summary)?);
+        out!("{}", serde_json::to_string(summary)?);
         return Ok(());
     }
-    println!("sent          {} tokens in {} rows", grouped(summary.tokens_sent), grouped(summary.rows_sent));
-    println!("acknowledged  {} tokens in {} rows", grouped(summary.tokens_acknowledged), grouped(summary.rows_acknowledged));
-    println!("              {} of them from an earlier run, {} sent again", grouped(summary.replayed), grouped(summary.sent_again));
-    println!("took          {:.1} s, {:.0} rows/s", summary.seconds, summary.rows_per_second);
+    out!("sent          {} tokens in {} rows", grouped(summary.tokens_sent), grouped(summary.rows_sent));
+    out!("acknowledged  {} tokens in {} rows", grouped(summary.tokens_acknowledged), grouped(summary.rows_acknowledged));
+    out!("              {} of them from an earlier run, {} sent again", grouped(summary.replayed), grouped(summary.sent_again));
+    out!("took          {:.1} s, {:.0} rows/s", summary.seconds, summary.rows_per_second);
     Ok(())
 }
 

@@ -142,7 +142,7 @@ impl Start {
             let provider = Provider::parse(name)?;
             // Asked for by name, the stubs stand beside whatever is real.
             if let Some(url) = &real.base_url
-                && !(self.roles.has(Role::ProviderStubs) && !self.roles.is_everything())
+                && (self.roles.is_everything() || !self.roles.has(Role::ProviderStubs))
             {
                 urls.insert(provider, url.trim_end_matches('/').to_owned());
                 continue;

@@ -3,9 +3,11 @@
 
 mod audit;
 mod bad_input;
+mod dead_letters;
 mod harness;
 mod lifecycle;
 mod path;
 mod roles;
 mod seed;
 mod settings;
+mod traces;
