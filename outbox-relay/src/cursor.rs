@@ -10,8 +10,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Cursor {
     lease: ShardLease,
-    /// Raised by each restart: acknowledgements of earlier attempts count for nothing.
-    attempt: u64,
     read_through: i64,
     acknowledged_through: i64,
     marked_through: i64,
@@ -27,6 +25,7 @@ struct Run {
     waiting: AbortHandle,
 }
 
+/// A run that is forgotten is no longer waited for: while the log is away, its answer may never come. A late one would do no harm.
 impl Drop for Run {
     fn drop(&mut self) {
         self.waiting.abort();
@@ -38,7 +37,6 @@ impl Cursor {
         let mark = lease.published_through;
         Self {
             lease,
-            attempt: 0,
             read_through: mark,
             acknowledged_through: mark,
             marked_through: mark,
@@ -50,10 +48,6 @@ impl Cursor {
 
     pub(crate) const fn fencing(&self) -> i64 {
         self.lease.fencing
-    }
-
-    pub(crate) const fn attempt(&self) -> u64 {
-        self.attempt
     }
 
     pub(crate) const fn read_through(&self) -> i64 {
@@ -85,10 +79,7 @@ impl Cursor {
     }
 
     /// Answers the number of rows by which the acknowledged prefix grew.
-    pub(crate) fn acknowledged(&mut self, attempt: u64, through: i64) -> usize {
-        if attempt != self.attempt {
-            return 0;
-        }
+    pub(crate) fn acknowledged(&mut self, through: i64) -> usize {
         self.failures = 0;
         self.paused_until = None;
         if let Some(run) = self.runs.iter_mut().find(|run| run.through == through) {
@@ -106,7 +97,6 @@ impl Cursor {
 
     /// Forgets what is in flight and goes on behind the acknowledged prefix, after a pause that grows while nothing succeeds.
     pub(crate) fn restart(&mut self, now: Instant) {
-        self.attempt += 1;
         self.runs.clear();
         self.read_through = self.acknowledged_through;
         self.paused_until = Some(now + FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE));
@@ -120,5 +110,54 @@ impl Cursor {
 
     pub(crate) fn marked(&mut self, through: i64) {
         self.marked_through = self.marked_through.max(through);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::ids::Shard;
+
+    fn cursor_with_runs(rows: [usize; 3]) -> Cursor {
+        let mut cursor = Cursor::new(ShardLease { shard: Shard::new(1).unwrap(), fencing: 1, published_through: 100 });
+        rows.iter().for_each(|rows| cursor.appended(*rows, AbortHandle::new_pair().0));
+        cursor
+    }
+
+    fn marked(cursor: &Cursor) -> Option<i64> {
+        cursor.mark().map(|(_, through)| through)
+    }
+
+    #[test]
+    fn the_mark_never_passes_an_unacknowledged_run() {
+        let mut cursor = cursor_with_runs([10, 20, 30]);
+        assert_eq!((cursor.acknowledged(160), marked(&cursor)), (0, None));
+        assert_eq!((cursor.acknowledged(110), marked(&cursor)), (10, Some(110)));
+        assert_eq!((cursor.acknowledged(130), marked(&cursor)), (50, Some(160)));
+        cursor.marked(160);
+        assert_eq!((marked(&cursor), cursor.rows_in_flight()), (None, 0));
+    }
+
+    #[test]
+    fn a_restart_goes_on_behind_the_acknowledged_prefix_and_forgets_what_came_after_it() {
+        let mut cursor = cursor_with_runs([10, 20, 30]);
+        cursor.acknowledged(110);
+        cursor.acknowledged(160);
+        let now = Instant::now();
+        cursor.restart(now);
+        assert_eq!((cursor.read_through(), cursor.rows_in_flight(), marked(&cursor)), (110, 0, Some(110)));
+        assert!(cursor.is_paused(now) && !cursor.is_paused(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn pauses_grow_until_a_run_succeeds() {
+        let mut cursor = cursor_with_runs([1, 1, 1]);
+        let now = Instant::now();
+        (0..20).for_each(|_| cursor.restart(now));
+        assert!(cursor.is_paused(now + LONGEST_PAUSE - Duration::from_millis(1)) && !cursor.is_paused(now + LONGEST_PAUSE));
+        cursor.appended(1, AbortHandle::new_pair().0);
+        cursor.acknowledged(101);
+        cursor.restart(now);
+        assert!(!cursor.is_paused(now + FIRST_PAUSE));
     }
 }

@@ -28,6 +28,8 @@ const POLL_EVERY: Duration = Duration::from_millis(250);
 
 const ROWS_PER_RUN: usize = 2_000;
 const RUNS_PER_SHARD: usize = 4;
+/// Of one statement: the log is busy with one batch while the next is read.
+const ROWS_PER_READ: usize = 16_384;
 /// Read and not yet acknowledged, over all shards: bounds the memory while the log is away.
 const ROWS_IN_FLIGHT: usize = 65_536;
 
@@ -40,7 +42,6 @@ type Waiting = Abortable<BoxFuture<'static, Acknowledged>>;
 
 struct Acknowledged {
     shard: Shard,
-    attempt: u64,
     through: i64,
     result: Result<(), StoreError>,
 }
@@ -179,7 +180,7 @@ impl Relay {
         if positions.is_empty() {
             return;
         }
-        let room = ROWS_IN_FLIGHT.saturating_sub(self.rows_in_flight());
+        let room = ROWS_IN_FLIGHT.saturating_sub(self.rows_in_flight()).min(ROWS_PER_READ);
         let limit = (room / positions.len()).clamp(1, ROWS_PER_RUN);
         match self.deps.outbox.read_many(&positions, u32::try_from(limit).unwrap_or(1)).await {
             Ok(rows) => self.append(rows).await,
@@ -238,10 +239,10 @@ impl Relay {
     }
 
     fn take_acknowledgement(&mut self, acknowledged: Acknowledged) -> usize {
-        let Acknowledged { shard, attempt, through, result } = acknowledged;
-        let Some(cursor) = self.cursors.get_mut(&shard).filter(|cursor| cursor.attempt() == attempt) else { return 0 };
+        let Acknowledged { shard, through, result } = acknowledged;
+        let Some(cursor) = self.cursors.get_mut(&shard) else { return 0 };
         match result {
-            Ok(()) => cursor.acknowledged(attempt, through),
+            Ok(()) => cursor.acknowledged(through),
             Err(error) => {
                 tracing::warn!(%shard, %error, "a run was not acknowledged, the shard starts again from its mark");
                 restarted("delivery");
@@ -303,8 +304,8 @@ fn runs(rows: Vec<OutboxRow>) -> Vec<Vec<OutboxRow>> {
 }
 
 fn wait_for(shard: Shard, cursor: &Cursor, rows: usize, acknowledgement: Acknowledgement) -> (Waiting, AbortHandle) {
-    let (attempt, through) = (cursor.attempt(), cursor.read_through() + count(rows));
-    let answer = acknowledgement.map(move |result| Acknowledged { shard, attempt, through, result });
+    let through = cursor.read_through() + count(rows);
+    let answer = acknowledgement.map(move |result| Acknowledged { shard, through, result });
     let (handle, registration) = AbortHandle::new_pair();
     (Abortable::new(answer.boxed(), registration), handle)
 }
