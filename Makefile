@@ -7,7 +7,7 @@ STACK := infra/local/stack
 # The server settings that `make stack` wrote, exported to one command.
 WITH_STACK := set -a; . ./.local/stack.env; set +a;
 
-.PHONY: help up test stack stack-down build-distributed up-distributed seed bench clean
+.PHONY: help up test stack stack-down build-distributed up-distributed audit seed bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ build-distributed: ## build the binary with the drivers of the real servers
 
 up-distributed: stack build-distributed ## run every role in one process on the real servers
 	@$(WITH_STACK) $(TARGET)/weir migrate && exec $(TARGET)/weir up
+
+audit: ## prove every figure on the real servers, beside whatever runs
+	@$(WITH_STACK) $(TARGET)/weir audit
 
 seed: ## replay the shipped hour of real traffic through a running Weir (needs WEIR__ADMIN__API_KEY)
 	$(TARGET)/weir seed --trace testdata/llm-trace/conversation.csv
