@@ -34,8 +34,8 @@ audit: ## prove every figure on the real servers, beside whatever runs
 seed: ## replay the shipped hour of real traffic through a running Weir (needs WEIR__ADMIN__API_KEY)
 	$(TARGET)/weir seed --trace testdata/llm-trace/conversation.csv
 
-bench: stack build-distributed ## measure: ratios in one run against the ceilings of this machine
-	$(CARGO) build $(BUILD) --locked -p bench
+bench: stack ## measure: ratios in one run against the ceilings of this machine
+	$(CARGO) build $(BUILD) --locked -p weir -p bench --features weir/distributed
 	@$(WITH_STACK) exec $(TARGET)/weir-bench --weir $(TARGET)/weir $(BENCH_ARGS)
 
 test: ## everything CI runs: formats, lints, all tests on the embedded stores and on the real servers
