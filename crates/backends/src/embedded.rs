@@ -13,7 +13,8 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
 }
 
 pub async fn open_read_only(config: &Config, clock: &Clock) -> Result<Backends> {
-    let stores = Embedded::open_read_only(&config.data_dir).await.with_context(|| format!("the data folder {}", config.data_dir.display()))?;
+    let stores =
+        Embedded::open_read_only(&config.data_dir).await.with_context(|| format!("the data folder {}", config.data_dir.display()))?;
     Ok(backends(stores, clock))
 }
 

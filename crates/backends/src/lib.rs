@@ -62,7 +62,8 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
 use distributed::{migrate as migrate_distributed, open as open_distributed};
 
 #[cfg(not(feature = "distributed"))]
-const WITHOUT_DRIVERS: &str = "this build has no drivers of the real servers; build with `--features distributed`, as `make up-distributed` does";
+const WITHOUT_DRIVERS: &str =
+    "this build has no drivers of the real servers; build with `--features distributed`, as `make up-distributed` does";
 
 // Async, as its twin with the drivers is.
 #[cfg(not(feature = "distributed"))]
