@@ -171,6 +171,9 @@ async fn each_planted_corruption_is_named_on_the_real_servers() {
     assert!(String::from_utf8_lossy(&unreachable.stderr).to_lowercase().contains("cassandra"));
 }
 
+/// What is damaged, the invariant that must say so, the file, the event to name, the statements.
+type Corruption = (&'static str, &'static str, &'static str, Option<i64>, &'static [&'static str]);
+
 async fn sqlite(folder: &Path, file: &str, statements: &[&str]) {
     let url = format!("sqlite://{}", folder.join(file).display());
     let mut connection = SqliteConnection::connect(&url).await.unwrap();
@@ -186,7 +189,7 @@ async fn each_planted_corruption_is_named_in_the_embedded_stores() {
     let setup = Setup::embedded(data.path());
     a_small_history(&setup).await;
     assert_clean(&setup);
-    let corruptions: [(&str, &str, &str, Option<i64>, &[&str]); 7] = [
+    let corruptions: [Corruption; 7] = [
         ("a deleted outbox row", "I3", "weir.db", Some(3), &["DELETE FROM outbox WHERE seq = 3"]),
         ("a changed balance", "I1", "weir.db", None, &["UPDATE pool SET purchased_settled = purchased_settled - 5"]),
         ("a charge with another end", "I2", "weir.db", Some(3), &["UPDATE charge SET status = 'RELEASED' WHERE settled = 20"]),

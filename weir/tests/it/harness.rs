@@ -113,7 +113,7 @@ impl Setup {
         while let Ok(line) = lines.recv_timeout(Duration::from_millis(200)) {
             printed.push(line);
         }
-        Process { child, log, printed, url: self.url(), start_time: started.elapsed() }
+        Process { child, log, printed, url: self.url() }
     }
 
     /// Runs a command to its end.
@@ -135,7 +135,6 @@ pub struct Process {
     /// Lines of stdout, the ready line first.
     pub printed: Vec<String>,
     pub url: String,
-    pub start_time: Duration,
 }
 
 impl Process {
