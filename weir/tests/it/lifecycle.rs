@@ -45,7 +45,7 @@ async fn nothing_is_lost_by_a_restart_or_a_kill() {
 }
 
 #[tokio::test]
-async fn an_idle_process_starts_fast_and_stays_small() {
+async fn an_idle_process_stays_small_and_shows_its_state() {
     let data = tempfile::tempdir().unwrap();
     let process = Setup::embedded(data.path()).start();
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
