@@ -91,7 +91,7 @@ async fn spend(client: Client, shared: Arc<Shared>, number: u64, user: Uuid, org
         let body = json!({"userId": user, "orgId": org, "provider": provider, "tokens": 1 + turn % 97, "metadata": {"n": name}});
         shared.tickets.lock().unwrap().insert(name.clone(), Ticket::default());
         // Every fourth request has no key and is sent once: it may be lost, it may not be doubled.
-        let keyed = turn % 4 != 0;
+        let keyed = !turn.is_multiple_of(4);
         let key = format!("load-{name}");
         let headers: Vec<(&str, &str)> = if keyed { vec![("idempotency-key", key.as_str())] } else { Vec::new() };
         shared.unanswered.fetch_add(1, Ordering::Relaxed);
