@@ -10,7 +10,7 @@ use scylla::{
 };
 
 /// Rows of one partition in one request.
-pub const BATCH_ROWS: usize = 120;
+pub const BATCH_ROWS: usize = 50;
 
 const INSERT_RAW: &str = include_str!("../cql/insert_raw.cql");
 const INSERT_PROVIDER_ENTRY: &str = include_str!("../cql/insert_provider_entry.cql");
