@@ -3,6 +3,8 @@
 //! A block runs in bash in the project's folder; what it exports is there for the blocks after it. Before a block may stand
 //! `<!-- background until: TEXT -->`: it is left running, and the next block waits until it has printed TEXT;
 //! or `<!-- stops the background -->`: what was left running is interrupted first, as Ctrl-C would.
+//!
+//! By its name the last test binary to run: the blocks build `weir` again, with other features, where the other tests look for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
 
 use nix::{
