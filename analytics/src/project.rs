@@ -36,8 +36,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Limits {
     /// A flush begins at this many events …
     pub flush_events: usize,
-    /// … or this long after the last one began.
+    /// … or this long after the last one began …
     pub flush_after: Duration,
+    /// … or, while a backlog is read, this long: a larger flush writes each total less often.
+    pub flush_backlog_after: Duration,
     /// Beyond this many events in memory nothing more is read from the log.
     pub pending_events: usize,
     /// Totals kept in memory between flushes; about 400 bytes each.
@@ -46,13 +48,21 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flush_events: 8_000, flush_after: Duration::from_millis(200), pending_events: 32_000, cached_cells: 200_000 }
+        Self {
+            flush_events: 24_000,
+            flush_after: Duration::from_millis(200),
+            flush_backlog_after: Duration::from_secs(1),
+            pending_events: 48_000,
+            cached_cells: 200_000,
+        }
     }
 }
 
 /// Waiting for records ends this soon, so that a finished flush is committed at once.
 const POLL: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
+/// A poll that brings this many records leaves more behind it.
+const BACKLOG_RECORDS: usize = 1_000;
 const HEAL_EVERY: Duration = Duration::from_secs(1);
 const CHECK_TAILS_EVERY: Duration = Duration::from_secs(10);
 
@@ -146,6 +156,7 @@ struct Cycle {
     /// One flush is under way while the next one gathers.
     in_flight: Option<JoinHandle<Option<FlushJob>>>,
     in_flight_events: usize,
+    backlog: bool,
     flushed_at: Instant,
     healed_at: Instant,
     tails_checked_at: Instant,
@@ -166,6 +177,7 @@ impl Cycle {
             assigned: None,
             in_flight: None,
             in_flight_events: 0,
+            backlog: false,
             flushed_at: now,
             healed_at: now,
             tails_checked_at: now,
@@ -187,7 +199,9 @@ impl Cycle {
             return Ok(());
         }
         self.heal_when_due().await?;
-        match self.reader.poll(POLL).await? {
+        let event = self.reader.poll(POLL).await?;
+        self.backlog = matches!(&event, LogEvent::Records(records) if records.len() >= BACKLOG_RECORDS);
+        match event {
             LogEvent::Records(records) => self.projector.take(records).await?,
             LogEvent::Assigned(shards) => {
                 tracing::info!(shards = shards.len(), "the projection owns these shards from now on");
@@ -221,8 +235,9 @@ impl Cycle {
     }
 
     fn flush_when_due(&mut self) {
-        let full = self.projector.pending_events() >= self.limits.flush_events;
-        if self.in_flight.is_some() || !(full || self.flushed_at.elapsed() >= self.limits.flush_after) {
+        let after = if self.backlog { self.limits.flush_backlog_after } else { self.limits.flush_after };
+        let due = self.projector.pending_events() >= self.limits.flush_events || self.flushed_at.elapsed() >= after;
+        if self.in_flight.is_some() || !due {
             return;
         }
         self.flushed_at = Instant::now();
