@@ -140,3 +140,24 @@ async fn memory_stays_within_its_limit_and_forgotten_totals_come_back() {
     }
     assert_eq!(bench.store.totals(), FakeStore::expected(&bench.events));
 }
+
+#[tokio::test]
+async fn a_shard_that_somebody_else_moved_on_starts_from_the_stored_state() {
+    let mut bench = bench(&[]).await;
+    let mut other = Projector::new(bench.store.clone(), bench.outbox.clone(), GENERATION, 1_000);
+    other.assign(&[bench.shard]).await.unwrap();
+    bench.projector.take(bench.records(&[1, 2])).await.unwrap();
+    other.take(bench.records(&[1, 2, 3, 4, 5])).await.unwrap();
+    bench.store.write(GENERATION, &other.begin_flush().unwrap().flushes).await.unwrap();
+    // The log goes on behind what the other one committed; nothing of it has to come from the outbox.
+    *bench.outbox.failing.lock().unwrap() = 1;
+    bench.projector.assign(&[bench.shard]).await.unwrap();
+    bench.projector.take(bench.records(&[6, 7])).await.unwrap();
+    assert_eq!(bench.last_seq(), 7);
+    let mut fresh = Projector::new(bench.store.clone(), bench.outbox.clone(), GENERATION, 1_000);
+    fresh.assign(&[bench.shard]).await.unwrap();
+    assert_eq!(fresh.states().next().unwrap().1.last_seq, 5);
+    // Behind the store, one's own state is kept: it is ahead.
+    bench.projector.assign(&[bench.shard]).await.unwrap();
+    assert_eq!(bench.last_seq(), 7);
+}
