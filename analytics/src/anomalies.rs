@@ -64,15 +64,17 @@ async fn tokens_per_window(
     provider: &Provider,
     windows: &[Window],
 ) -> Result<Vec<i64>, Problem> {
-    let dimension = match filter {
-        Filter { user: None, key: None, model: None, .. } => format!("{}{provider}", Dimension::PROVIDER),
-        Filter { user: None, key: None, model: Some(model), .. } => format!("{}{provider}/{model}", Dimension::MODEL),
-        Filter { user: Some(user), key: None, model: None, .. } => format!("{}{provider}/{user}", Dimension::PROVIDER_USER),
-        _ => return tokens_from_events(service, view, filter, windows).await,
-    };
     let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
-    let series = totals.series(windows, &Dimension(dimension)).await.map_err(store_failed)?;
+    let series = match filter {
+        Filter { user: None, key: None, model: None, .. } => totals.series_of_all(windows, &Dimension::models_of(provider)).await,
+        Filter { user: None, key: None, model: Some(model), .. } => {
+            totals.series(windows, &Dimension::model(Some(provider), Some(model))).await
+        }
+        Filter { user: Some(user), key: None, model: None, .. } => totals.series(windows, &Dimension::user(*user, Some(provider))).await,
+        _ => return tokens_from_events(service, view, filter, windows).await,
+    };
+    let series = series.map_err(store_failed)?;
     Ok(series.iter().map(|value| value.tokens).collect())
 }
 

@@ -15,7 +15,7 @@ use chrono_tz::Tz;
 use domain::{
     event::UsageEvent,
     ids::{OrgId, Payer, UserId},
-    rollup::{CellValue, Dimension},
+    rollup::{CellValue, Dimension, Part},
     time::Grain,
 };
 use ports::usage_store::Generation;
@@ -50,12 +50,27 @@ enum GroupBy {
 impl GroupBy {
     const ALL: [(&'static str, Self); 4] = [("provider", Self::Provider), ("model", Self::Model), ("user", Self::User), ("key", Self::Key)];
 
+    /// What the dimensions begin with that hold the groups.
     const fn prefix(self) -> &'static str {
         match self {
-            Self::Provider => Dimension::PROVIDER,
-            Self::Model => Dimension::MODEL,
+            Self::Provider | Self::Model => Dimension::MODEL,
             Self::User => Dimension::USER,
             Self::Key => Dimension::KEY,
+        }
+    }
+
+    /// The group a total belongs to; `None` for what the grouping does not know, such as a refusal that names no model.
+    fn key_of_total(self, dimension: &Dimension) -> Option<String> {
+        match (self, dimension.part()?) {
+            (Self::Provider, Part::Model { provider, .. } | Part::User { provider, .. }) if !provider.is_empty() => {
+                Some(provider.to_owned())
+            }
+            (Self::Model, Part::Model { provider, model }) if !provider.is_empty() && !model.is_empty() => {
+                Some(format!("{provider}/{model}"))
+            }
+            (Self::User, Part::User { user, .. }) => Some(user.to_owned()),
+            (Self::Key, Part::Key(key)) => Some(key.to_owned()),
+            _ => None,
         }
     }
 
@@ -144,14 +159,9 @@ async fn figures(service: &Service, view: &View, generation: Generation, request
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
     let windows: Vec<Window> = request.buckets.iter().map(|bucket| bucket.window).collect();
     let Some(user) = view.user else {
-        let prefix = request.group_by.prefix();
-        let groups = totals.read(&windows, prefix).await.map_err(store_failed)?;
-        let total = Dimension(Dimension::TOTAL.into());
-        let total = totals.series(&[request.window], &total).await.map_err(store_failed)?;
-        return Ok(Figures {
-            total: total.into_iter().next().unwrap_or_default(),
-            groups: grouped(groups, |key| key.strip_prefix(prefix)),
-        });
+        let groups = totals.read(&windows, request.group_by.prefix()).await.map_err(store_failed)?;
+        let total = totals.series_of_all(&[request.window], Dimension::MODEL).await.map_err(store_failed)?;
+        return Ok(Figures { total: total.into_iter().next().unwrap_or_default(), groups: grouped(groups, request.group_by) });
     };
     own_figures(service, view, &totals, request, &windows, user).await
 }
@@ -165,17 +175,12 @@ async fn own_figures(
     windows: &[Window],
     user: UserId,
 ) -> Result<Figures, Problem> {
-    let own = Dimension(format!("{}{user}", Dimension::USER));
-    let total = totals.series(&[request.window], &own).await.map_err(store_failed)?.into_iter().next().unwrap_or_default();
+    let own = Dimension::providers_of(user);
+    let total = totals.series_of_all(&[request.window], &own).await.map_err(store_failed)?.into_iter().next().unwrap_or_default();
     let groups = match request.group_by {
-        GroupBy::User => {
-            let sums = totals.read(windows, &own.0).await.map_err(store_failed)?;
-            grouped(sums, |key| key.strip_prefix(Dimension::USER).filter(|key| *key == user.to_string()))
-        }
-        GroupBy::Provider => {
-            let sums = totals.read(windows, Dimension::PROVIDER_USER).await.map_err(store_failed)?;
-            let of_user = format!("/{user}");
-            grouped(sums, |key| key.strip_prefix(Dimension::PROVIDER_USER)?.strip_suffix(&of_user))
+        GroupBy::User | GroupBy::Provider => {
+            let sums = totals.read(windows, &own).await.map_err(store_failed)?;
+            grouped(sums, request.group_by)
         }
         // Models and keys of one user are no dimension of the rollups.
         GroupBy::Model | GroupBy::Key => {
@@ -194,11 +199,11 @@ async fn own_figures(
     Ok(Figures { total, groups })
 }
 
-fn grouped(sums: Sums, key_of: impl Fn(&str) -> Option<&str>) -> BTreeMap<String, BTreeMap<usize, CellValue>> {
+fn grouped(sums: Sums, group_by: GroupBy) -> BTreeMap<String, BTreeMap<usize, CellValue>> {
     let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
     for ((bucket, dimension), value) in sums {
-        if let Some(key) = key_of(&dimension.0) {
-            groups.entry(key.to_owned()).or_default().entry(bucket).or_default().add(&value);
+        if let Some(key) = group_by.key_of_total(&dimension) {
+            groups.entry(key).or_default().entry(bucket).or_default().add(&value);
         }
     }
     groups

@@ -1,6 +1,6 @@
 //! The consumer: log → raw events and totals, each event exactly once in every total.
 //!
-//! The order is the whole argument: events in the order of their numbers → raw events → totals → shard state → offset. A crash between
+//! The order is the whole argument: events in the order of their numbers → raw events and totals → shard state → offset. A crash between
 //! any two is repaired by reading again from the offset and dropping the numbers that the shard state already has.
 
 mod decode;

@@ -12,7 +12,7 @@ use crate::{
 use axum::extract::State;
 use domain::{
     ids::{Provider, UserId},
-    rollup::{CellValue, Dimension},
+    rollup::{CellValue, Dimension, Part},
 };
 use serde_json::{Value, json};
 use service_kit::{identity::Authenticated, json::StrictQuery, problem::Problem};
@@ -49,21 +49,21 @@ pub async fn report(
 async fn from_rollups(service: &Service, view: &View, provider: &Provider, window: Window) -> Result<Summary, Problem> {
     let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
-    let of_users = format!("{}{provider}/", Dimension::PROVIDER_USER);
-    let prefix = view.user.map_or_else(|| of_users.clone(), |user| format!("{of_users}{user}"));
-    let users: BTreeMap<String, CellValue> = totals
-        .read(&[window], &prefix)
-        .await
-        .map_err(store_failed)?
-        .into_iter()
-        .filter_map(|((_, dimension), value)| Some((dimension.key(&of_users)?.to_owned(), value)))
-        .collect();
+    let prefix = view.user.map_or_else(|| Dimension::USER.to_owned(), |user| Dimension::user(user, Some(provider)).0);
+    let mut users = BTreeMap::new();
+    for ((_, dimension), value) in totals.read(&[window], &prefix).await.map_err(store_failed)? {
+        if let Some(Part::User { user, provider: with }) = dimension.part()
+            && with == provider.as_str()
+        {
+            users.insert(user.to_owned(), value);
+        }
+    }
     let total = match view.user {
         Some(user) => users.get(&user.to_string()).copied().unwrap_or_default(),
         // Not the sum over the users: some refusals name none.
         None => {
-            let dimension = Dimension(format!("{}{provider}", Dimension::PROVIDER));
-            totals.series(&[window], &dimension).await.map_err(store_failed)?.into_iter().next().unwrap_or_default()
+            let series = totals.series_of_all(&[window], &Dimension::models_of(provider)).await.map_err(store_failed)?;
+            series.into_iter().next().unwrap_or_default()
         }
     };
     Ok(Summary { total, users })

@@ -44,8 +44,21 @@ impl Totals<'_> {
 
     /// One dimension, one value per window.
     pub async fn series(&self, windows: &[Window], dimension: &Dimension) -> Result<Vec<CellValue>> {
-        let sums = self.read(windows, &dimension.0).await?;
-        let of = |window: usize| sums.get(&(window, dimension.clone())).copied().unwrap_or_default();
-        Ok((0..windows.len()).map(of).collect())
+        self.sum(windows, &dimension.0, |found| found == dimension).await
+    }
+
+    /// All dimensions that begin with the prefix together, one value per window.
+    pub async fn series_of_all(&self, windows: &[Window], prefix: &str) -> Result<Vec<CellValue>> {
+        self.sum(windows, prefix, |_| true).await
+    }
+
+    async fn sum(&self, windows: &[Window], prefix: &str, counts: impl Fn(&Dimension) -> bool) -> Result<Vec<CellValue>> {
+        let mut series = vec![CellValue::default(); windows.len()];
+        for ((window, dimension), value) in self.read(windows, prefix).await? {
+            if let Some(sum) = series.get_mut(window).filter(|_| counts(&dimension)) {
+                sum.add(&value);
+            }
+        }
+        Ok(series)
     }
 }

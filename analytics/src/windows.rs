@@ -31,13 +31,13 @@ pub fn ceil_minute(at: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl Window {
-    /// The window in as few buckets as possible: minutes and hours at its edges, days and months inside.
+    /// The window in as few buckets as possible: minutes and hours at its edges, days inside.
     pub fn segments(self) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::new();
         let mut at = self.from;
         while at < self.to {
             let fits = |grain: &Grain| grain.floor(at) == at && grain.next(at) <= self.to;
-            let grain = [Grain::Month, Grain::Day, Grain::Hour].into_iter().find(fits).unwrap_or(Grain::Minute);
+            let grain = [Grain::Day, Grain::Hour].into_iter().find(fits).unwrap_or(Grain::Minute);
             let next = grain.next(at);
             match segments.last_mut() {
                 Some(last) if last.grain == grain => last.to = next,

@@ -190,7 +190,7 @@ mod tests {
             for grain in Grain::ALL {
                 for hour in 0..20_000_i64 {
                     let bucket = DateTime::from_timestamp(1_700_000_000 + hour * 3_600, 0).unwrap();
-                    let (dimension, shard) = (Dimension("total".into()), Shard::all().next().unwrap());
+                    let (dimension, shard) = (Dimension(Dimension::MODEL.into()), Shard::all().next().unwrap());
                     keys.push(CellKey { scope: scope.clone(), grain, bucket: grain.floor(bucket), dimension, shard });
                 }
             }

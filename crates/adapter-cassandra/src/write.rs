@@ -26,14 +26,14 @@ const CELL_BYTES: usize = 250;
 const PROVIDER_ENTRY_BYTES: usize = 100;
 
 impl Cassandra {
-    /// Raw rows, then cells, then states; each step only after every row of the one before is acknowledged. A crash in between
-    /// leaves rows that the next owner of the shard writes again with equal values.
+    /// Raw rows and cells, and the states only after every one of them is acknowledged. A crash in between leaves rows that the next
+    /// owner of the shard writes again with equal values.
     pub(crate) async fn write_flushes(&self, generation: Generation, flushes: &[Flush]) -> Result<()> {
         let (session, statements) = self.prepared().await?;
-        write_raw(session, statements, flushes).instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_raw")).await?;
-        write_cells(session, statements, generation, flushes)
-            .instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_rollups"))
-            .await?;
+        let raw = write_raw(session, statements, flushes).instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_raw"));
+        let cells = write_cells(session, statements, generation, flushes)
+            .instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_rollups"));
+        futures::try_join!(raw, cells)?;
         let states: Vec<_> = flushes.iter().map(|flush| ShardStateRow::of(generation, flush.shard, &flush.state)).collect();
         run(session, &statements.insert_shard_state, cut(states, |_| 0))
             .instrument(tracing::info_span!(target: TRACE_TARGET, "cassandra.write_shard_states"))

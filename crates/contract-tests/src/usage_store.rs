@@ -73,8 +73,13 @@ fn flush(history: &[UsageEvent], after: i64, through: i64) -> Flush {
     }
 }
 
+/// The one by model of [`settled`].
+fn rollup_dimension() -> Dimension {
+    Dimension("model:openai/gpt-4o".into())
+}
+
 fn total_key(payer: Payer, grain: Grain, bucket: DateTime<Utc>) -> CellKey {
-    let dimension = Dimension(Dimension::TOTAL.into());
+    let dimension = rollup_dimension();
     CellKey { scope: RollupScope::Tenant(payer.tenant()), grain, bucket, dimension, shard: payer.shard() }
 }
 
@@ -205,10 +210,10 @@ pub async fn ranges_hold_their_start_and_not_their_end(store: &dyn UsageStore) {
         (Grain::Minute, times[1], times[3], vec![times[1], times[2]]),
         (Grain::Hour, at("2026-10-31T23:00:00Z"), at("2026-11-01T00:00:00Z"), vec![at("2026-10-31T23:00:00Z")]),
         (Grain::Day, at("2026-10-01T00:00:00Z"), at("2026-11-01T00:00:00Z"), vec![at("2026-10-31T00:00:00Z")]),
-        (Grain::Month, at("2026-11-01T00:00:00Z"), at("2027-01-01T00:00:00Z"), vec![at("2026-11-01T00:00:00Z")]),
+        (Grain::Day, at("2026-11-01T00:00:00Z"), at("2027-01-01T00:00:00Z"), vec![at("2026-11-01T00:00:00Z")]),
         (Grain::Minute, times[1], times[1], vec![]),
     ] {
-        let cells = store.cells(generation, &scope, grain, from, to, "total").await.expect("cells");
+        let cells = store.cells(generation, &scope, grain, from, to, "model:").await.expect("cells");
         let mut buckets: Vec<_> = cells.iter().map(|(key, _)| key.bucket).collect();
         buckets.sort_unstable();
         assert_eq!(buckets, expected, "{grain:?}");
@@ -224,21 +229,22 @@ pub async fn a_prefix_finds_its_dimensions_and_no_others(store: &dyn UsageStore)
     let scope = RollupScope::Tenant(payer.tenant());
     store.write(generation, &[flush(&[settled(payer, 1, noon())], 0, 1)]).await.expect("a write");
     let mut found = BTreeMap::new();
-    for prefix in ["total", "provider:", "provider:openai", "provider-user:openai/", "model:", "user:", "key:", "provider:qwen", ""] {
+    for prefix in
+        ["model:", "model:openai/", "model:openai/gpt-4", "model:qwen/", "user:", "user:00000000-0000-0000-0000-000000000007/", "key:", ""]
+    {
         let cells = store.cells(generation, &scope, Grain::Hour, noon(), noon() + TimeDelta::hours(1), prefix).await.expect("cells");
         assert!(cells.iter().all(|(key, value)| key.dimension.0.starts_with(prefix) && value.tokens == 10), "{prefix}");
         found.insert(prefix, cells.len());
     }
     let expected = [
-        ("", 6),
+        ("", 3),
         ("key:", 1),
         ("model:", 1),
-        ("provider-user:openai/", 1),
-        ("provider:", 1),
-        ("provider:openai", 1),
-        ("provider:qwen", 0),
-        ("total", 1),
+        ("model:openai/", 1),
+        ("model:openai/gpt-4", 1),
+        ("model:qwen/", 0),
         ("user:", 1),
+        ("user:00000000-0000-0000-0000-000000000007/", 1),
     ];
     assert_eq!(found, BTreeMap::from(expected));
 }
@@ -323,7 +329,7 @@ pub async fn a_raw_event_keeps_every_field(store: &dyn UsageStore) {
 /// All digits of a digest and the largest totals survive.
 pub async fn extreme_values_survive(store: &dyn UsageStore) {
     let (generation, payer) = (fresh_generation(), fresh_org());
-    let key = total_key(payer, Grain::Month, at("2026-11-01T00:00:00Z"));
+    let key = total_key(payer, Grain::Day, at("2026-11-01T00:00:00Z"));
     let value = CellValue { tokens: i64::MAX, requests: 1, denied: 2, refunded: 3, cost_minor_units: -4, last_seq: 1 << 40 };
     let state = ShardState { last_seq: 1 << 40, digest: u64::MAX - 1, recorded_at_ms: 1_780_000_000_123 };
     let written = Flush { shard: payer.shard(), raw: Vec::new(), cells: vec![(key.clone(), value)], state };

@@ -2,27 +2,68 @@
 
 use crate::{
     event::{EventType, UsageEvent},
+    ids::{KeyId, Model, Provider, UserId},
     time::Grain,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What a cell is a total of, inside its tenant and bucket.
+///
+/// A counted event is in exactly one cell by model, in one by user when it names one, and in one by key. Everything else a report shows
+/// is a sum of these: an org or a provider over its models, a user over the providers. Fewer cells are fewer writes for every event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Dimension(pub String);
 
+/// A dimension in its parts; an event that names no provider or no model counts under the empty name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    Model { provider: &'a str, model: &'a str },
+    User { user: &'a str, provider: &'a str },
+    Key(&'a str),
+}
+
 impl Dimension {
-    pub const TOTAL: &'static str = "total";
+    pub const MODEL: &'static str = "model:";
     pub const USER: &'static str = "user:";
     pub const KEY: &'static str = "key:";
-    pub const PROVIDER: &'static str = "provider:";
-    pub const MODEL: &'static str = "model:";
-    pub const PROVIDER_USER: &'static str = "provider-user:";
 
-    /// The part after the kind's prefix, when this dimension is of that kind.
-    pub fn key(&self, prefix: &str) -> Option<&str> {
-        self.0.strip_prefix(prefix)
+    pub fn model(provider: Option<&Provider>, model: Option<&Model>) -> Self {
+        let (provider, model) = (provider.map_or("", Provider::as_str), model.map_or("", Model::as_str));
+        Self(format!("{}{provider}/{model}", Self::MODEL))
+    }
+
+    pub fn user(user: UserId, provider: Option<&Provider>) -> Self {
+        Self(format!("{}{user}/{}", Self::USER, provider.map_or("", Provider::as_str)))
+    }
+
+    pub fn key(key: KeyId) -> Self {
+        Self(format!("{}{key}", Self::KEY))
+    }
+
+    /// What the dimensions of all models of a provider begin with; no provider's name contains the slash.
+    pub fn models_of(provider: &Provider) -> String {
+        format!("{}{provider}/", Self::MODEL)
+    }
+
+    /// What the dimensions of a user with all providers begin with.
+    pub fn providers_of(user: UserId) -> String {
+        format!("{}{user}/", Self::USER)
+    }
+
+    /// `None` for a text that no event makes.
+    pub fn part(&self) -> Option<Part<'_>> {
+        let text = self.0.as_str();
+        if let Some(name) = text.strip_prefix(Self::MODEL) {
+            let (provider, model) = name.split_once('/')?;
+            return Some(Part::Model { provider, model });
+        }
+        if let Some(name) = text.strip_prefix(Self::USER) {
+            let (user, provider) = name.split_once('/')?;
+            return Some(Part::User { user, provider });
+        }
+        text.strip_prefix(Self::KEY).map(Part::Key)
     }
 }
 
@@ -110,20 +151,23 @@ pub fn cells(event: &UsageEvent) -> Vec<CellKey> {
     let shard = event.shard();
     let tenant = RollupScope::Tenant(event.event.payer.tenant());
     let platform = RollupScope::Platform(shard);
-    let tenant_dimensions = dimensions(event, true);
-    let platform_dimensions = dimensions(event, false);
-    let mut cells = Vec::with_capacity(Grain::ALL.len() * (tenant_dimensions.len() + platform_dimensions.len()));
-    for grain in Grain::ALL {
-        let bucket = grain.floor(event.event.occurred_at);
-        for (scope, dimensions) in [(&tenant, &tenant_dimensions), (&platform, &platform_dimensions)] {
-            cells.extend(dimensions.iter().map(|dimension| CellKey {
-                scope: scope.clone(),
-                grain,
-                bucket,
-                dimension: dimension.clone(),
-                shard,
-            }));
-        }
+    let event = &event.event;
+    let mut dimensions = vec![Dimension::model(event.provider.as_ref(), event.model.as_ref())];
+    dimensions.extend(event.user_id.map(|user| Dimension::user(user, event.provider.as_ref())));
+    let key = event.key_id.map(Dimension::key);
+    let mut cells = Vec::with_capacity(Grain::STORED.len() * (2 * dimensions.len() + 1));
+    for grain in Grain::STORED {
+        let bucket = grain.floor(event.occurred_at);
+        let cell = |scope: &RollupScope, dimension: &Dimension| CellKey {
+            scope: scope.clone(),
+            grain,
+            bucket,
+            dimension: dimension.clone(),
+            shard,
+        };
+        // The platform's totals know no keys: nobody asks for one without its owner.
+        cells.extend(dimensions.iter().flat_map(|dimension| [cell(&tenant, dimension), cell(&platform, dimension)]));
+        cells.extend(key.iter().map(|dimension| cell(&tenant, dimension)));
     }
     cells
 }
@@ -134,28 +178,4 @@ pub fn digest(event: &UsageEvent) -> u64 {
     bytes[..16].copy_from_slice(event.event.id.0.as_bytes());
     bytes[16..].copy_from_slice(&event.event.tokens.get().to_be_bytes());
     xxhash_rust::xxh3::xxh3_64(&bytes)
-}
-
-fn dimensions(event: &UsageEvent, of_tenant: bool) -> Vec<Dimension> {
-    let event = &event.event;
-    let mut dimensions = vec![Dimension(Dimension::TOTAL.into())];
-    let mut push = |prefix: &str, key: String| dimensions.push(Dimension(format!("{prefix}{key}")));
-    if let Some(provider) = &event.provider {
-        push(Dimension::PROVIDER, provider.to_string());
-        if let Some(model) = &event.model {
-            push(Dimension::MODEL, format!("{provider}/{model}"));
-        }
-        if let Some(user) = event.user_id {
-            push(Dimension::PROVIDER_USER, format!("{provider}/{user}"));
-        }
-    }
-    if of_tenant {
-        if let Some(user) = event.user_id {
-            push(Dimension::USER, user.to_string());
-        }
-        if let Some(key) = event.key_id {
-            push(Dimension::KEY, key.to_string());
-        }
-    }
-    dimensions
 }

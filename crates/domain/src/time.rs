@@ -75,6 +75,8 @@ pub enum Grain {
 
 impl Grain {
     pub const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::Month];
+    /// What the rollups hold. A month is at most 31 days of one partition, so it is summed when it is asked for.
+    pub const STORED: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
 
     pub const fn as_str(self) -> &'static str {
         match self {

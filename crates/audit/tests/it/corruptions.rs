@@ -237,7 +237,8 @@ async fn a_missing_or_changed_or_surplus_raw_row_is_named() {
 async fn a_changed_or_lost_cell_is_named_with_its_newest_event() {
     let total = |event: &UsageEvent| {
         let of_tenant = RollupScope::Tenant(event.event.payer.tenant());
-        let total = |key: &rollup::CellKey| key.scope == of_tenant && key.grain == Grain::Minute && key.dimension.0 == Dimension::TOTAL;
+        let total =
+            |key: &rollup::CellKey| key.scope == of_tenant && key.grain == Grain::Minute && key.dimension.0.starts_with(Dimension::MODEL);
         rollup::cells(event).into_iter().find(total).unwrap()
     };
     for lose in [false, true] {
@@ -263,13 +264,13 @@ async fn a_changed_or_lost_cell_is_named_with_its_newest_event() {
 async fn a_surplus_cell_and_one_that_lags_behind_the_watermark_are_named() {
     let (report, _) = after(|data, event| {
         let (mut key, cell) = data.cells.iter().next().map(|(key, cell)| (key.clone(), *cell)).unwrap();
-        key.dimension = Dimension("provider:nobody".into());
+        key.dimension = Dimension("model:nobody/".into());
         key.scope = RollupScope::Tenant(event.event.payer.tenant());
-        (key.grain, key.shard) = (Grain::Month, event.shard());
+        (key.grain, key.shard) = (Grain::Day, event.shard());
         data.cells.insert(key, cell);
     })
     .await;
-    assert!(only(&report, &["I5"]) && first(&report, "I5").subject.contains("provider:nobody"));
+    assert!(only(&report, &["I5"]) && first(&report, "I5").subject.contains("model:nobody/"));
     let (report, _) = after(|data, event| {
         let key = rollup::cells(event).remove(0);
         data.cells.insert(key, rollup::CellValue::default());
