@@ -191,7 +191,7 @@ pub async fn the_platform_is_the_sum_of_its_shards(store: &dyn UsageStore) {
     let mut platform = CellValue::default();
     for shard in Shard::all() {
         let scope = RollupScope::Platform(shard);
-        let cells = store.cells(generation, &scope, Grain::Day, at("2026-11-21T00:00:00Z"), at("2026-11-22T00:00:00Z"), "total");
+        let cells = store.cells(generation, &scope, Grain::Day, at("2026-11-21T00:00:00Z"), at("2026-11-22T00:00:00Z"), "model:");
         let cells = cells.await.expect("cells");
         assert_eq!(cells.len(), usize::from(payers.contains_key(&shard)));
         cells.iter().for_each(|(_, value)| platform.add(value));
