@@ -132,13 +132,13 @@ async fn each_planted_corruption_is_named_on_the_real_servers() {
 
     // Later than every write of the projection, so that it wins.
     let (generation, stamp) = (1, chrono::Utc::now().timestamp_micros() * 2);
-    let found = servers.cassandra.query_unpaged("SELECT span, bucket, shard, last_seq FROM usage_rollup WHERE scope = ? AND grain = 'day' AND dimension = 'total' ALLOW FILTERING", (user.to_string(),)).await.unwrap();
+    let found = servers.cassandra.query_unpaged("SELECT span, bucket, shard, last_seq FROM usage_rollup WHERE scope = ? AND grain = 'day' AND dimension = 'model:openai/' ALLOW FILTERING", (user.to_string(),)).await.unwrap();
     let found = found.into_rows_result().unwrap();
     let (span, bucket, shard, last_seq): (String, chrono::DateTime<chrono::Utc>, i8, i64) = found.single_row().unwrap();
     let bucket = bucket.timestamp_millis();
     let cell = |tokens: i64, stamp: i64| {
         format!(
-            "UPDATE usage_rollup USING TIMESTAMP {stamp} SET tokens = {tokens}, last_seq = {last_seq} WHERE gen = {generation} AND scope = '{user}' AND grain = 'day' AND span = '{span}' AND dimension = 'total' AND bucket = {bucket} AND shard = {shard}"
+            "UPDATE usage_rollup USING TIMESTAMP {stamp} SET tokens = {tokens}, last_seq = {last_seq} WHERE gen = {generation} AND scope = '{user}' AND grain = 'day' AND span = '{span}' AND dimension = 'model:openai/' AND bucket = {bucket} AND shard = {shard}"
         )
     };
     servers.cql(&cell(61, stamp)).await;
@@ -205,7 +205,7 @@ async fn each_planted_corruption_is_named_in_the_embedded_stores() {
             "I5",
             "usage.db",
             None,
-            &["UPDATE rollup SET tokens = 61 WHERE tokens = 60 AND grain = 'day' AND dimension = 'total'"],
+            &["UPDATE rollup SET tokens = 61 WHERE tokens = 60 AND grain = 'day' AND dimension = 'model:openai/'"],
         ),
         (
             "a missing raw row",
