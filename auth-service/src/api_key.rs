@@ -6,7 +6,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use ports::accounts::KeyHash;
-use rand::RngExt;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use secrecy::SecretString;
 use sha2::Sha256;
 
@@ -29,7 +29,12 @@ pub enum Form {
 }
 
 pub fn generate() -> SecretString {
-    let mut random = rand::rng();
+    from_seed(rand::random())
+}
+
+/// The same secret for the same seed, which nobody else may know.
+pub fn from_seed(seed: [u8; 32]) -> SecretString {
+    let mut random = StdRng::from_seed(seed);
     let mut secret = String::with_capacity(PREFIX.len() + RANDOM_LENGTH + CHECKSUM_LENGTH);
     secret.push_str(PREFIX);
     for _ in 0..RANDOM_LENGTH {

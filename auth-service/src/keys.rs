@@ -16,6 +16,7 @@ use domain::{
     ids::{KeyId, OrgId, Provider, UserId},
     settings::Settings,
 };
+use idempotency::Seed;
 use ports::accounts::ApiKey;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -26,7 +27,6 @@ use service_kit::{
     problem::Problem,
 };
 use std::collections::BTreeSet;
-use uuid::Uuid;
 
 const NAME_LIMIT: usize = 100;
 const LIST_LIMIT: usize = 100;
@@ -49,31 +49,33 @@ pub struct NewKey {
 pub async fn create(
     State(service): State<Service>,
     Authenticated(caller): Authenticated,
+    seed: Seed,
     StrictJson(request): StrictJson<NewKey>,
 ) -> Result<Response, Problem> {
-    let outcome = make(&service, &caller, request).await;
+    let outcome = make(&service, &caller, &seed, request).await;
     let (outcome_label, reason) = outcome.as_ref().map_or_else(|problem| ("failure", problem.code()), |_| ("success", ""));
     metrics::counter!("auth_api_key_create_total", "outcome" => outcome_label, "reason" => reason).increment(1);
     let body = outcome?;
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
-async fn make(service: &Service, caller: &Caller, request: NewKey) -> Result<Value, Problem> {
+async fn make(service: &Service, caller: &Caller, seed: &Seed, request: NewKey) -> Result<Value, Problem> {
     let user = owner(caller, request.user_id.as_deref())?;
     if !caller.is_admin() && caller.user_id != Some(user) {
         return Err(Problem::forbidden("only an administrator makes keys for another user", Scope::Admin.as_str()));
     }
     let now = service.clock.now();
-    let mut key = parse(request, user, now, &service.settings.current())?;
+    let mut key = parse(request, user, now, seed, &service.settings.current())?;
     let existing = service.accounts.keys(user).await.map_err(store_failed)?;
-    if existing.len() >= KEYS_PER_USER {
+    // One that this very request made before its answer was lost does not count.
+    if existing.iter().filter(|known| known.id != key.id).count() >= KEYS_PER_USER {
         return Err(conflict(format!("a user has at most {KEYS_PER_USER} keys: revoke some first")));
     }
     if !caller.is_admin() {
         let own = existing.iter().find(|key| Some(key.id) == caller.key_id);
         stay_within(caller, own.and_then(|own| own.expires_at), &mut key)?;
     }
-    let secret = api_key::generate();
+    let secret = api_key::from_seed(seed.bytes("api key"));
     let hash = service.hasher().await.map_err(store_failed)?.hash(secret.expose_secret());
     service.accounts.create_key(&key, hash).await.map_err(store_failed)?;
     let mut body = shown(&key);
@@ -89,16 +91,16 @@ fn owner(caller: &Caller, user_id: Option<&str>) -> Result<UserId, Problem> {
     }
 }
 
-fn parse(request: NewKey, user: UserId, now: DateTime<Utc>, settings: &Settings) -> Result<ApiKey, Problem> {
+fn parse(request: NewKey, user: UserId, now: DateTime<Utc>, seed: &Seed, settings: &Settings) -> Result<ApiKey, Problem> {
     Ok(ApiKey {
-        id: KeyId(Uuid::now_v7()),
+        id: KeyId(seed.uuid("api key id")),
         user_id: Some(user),
         name: parse_name(request.name)?,
         expires_at: request.expires_at.as_deref().map(|text| parse_expiry(text, now)).transpose()?,
         scopes: parse_scopes(request.scopes)?,
         providers: parse_providers(request.providers.unwrap_or_default(), settings)?,
         org_ids: parse_orgs(request.org_ids.unwrap_or_default())?,
-        created_at: now,
+        created_at: seed.at(),
     })
 }
 

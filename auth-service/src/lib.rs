@@ -17,13 +17,14 @@ use axum::{
     Router,
     routing::{get, post, put},
 };
-use ports::{Clock, Result, accounts::Accounts};
+use ports::{Clock, Result, accounts::Accounts, answers::Answers};
 use service_kit::{settings::HotSettings, tasks::Tasks};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 pub struct Deps {
     pub accounts: Arc<dyn Accounts>,
+    pub answers: Arc<dyn Answers>,
     pub settings: HotSettings,
     pub clock: Clock,
 }
@@ -43,10 +44,11 @@ impl Service {
     }
 }
 
-/// Has no background tasks.
-pub fn start(deps: Deps, _tasks: &Tasks) -> Router {
+pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let (answers, clock) = (deps.answers, deps.clock.clone());
+    tasks.spawn("auth-service.answers", idempotency::forget_old(Arc::clone(&answers), clock.clone(), tasks.token()));
     let service = Service { accounts: deps.accounts, settings: deps.settings, clock: deps.clock, hasher: Arc::default() };
-    Router::new()
+    let routes = Router::new()
         .route("/api/v1/auth/api-keys", post(keys::create).get(keys::list).delete(keys::revoke))
         .route("/api/v1/auth/api-keys/validate", get(authenticate::validate))
         .route("/api/v1/orgs", post(orgs::create).get(orgs::list))
@@ -57,5 +59,6 @@ pub fn start(deps: Deps, _tasks: &Tasks) -> Router {
         .route("/api/v1/admin/orgs/{org}/tier", put(tiers::put_org))
         .route("/internal/v1/authenticate", post(authenticate::internal))
         .route("/internal/v1/revision", get(authenticate::revision))
-        .with_state(service)
+        .with_state(service);
+    idempotency::guard(routes, answers, clock, "auth-service")
 }

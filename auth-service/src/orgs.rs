@@ -15,6 +15,7 @@ use domain::{
     access::{Caller, Role, Scope},
     ids::OrgId,
 };
+use idempotency::Seed;
 use ports::accounts::Org;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,7 +24,6 @@ use service_kit::{
     json::{StrictJson, StrictQuery},
     problem::Problem,
 };
-use uuid::Uuid;
 
 const NAME_LIMIT: usize = 100;
 
@@ -65,6 +65,7 @@ pub struct NewOrg {
 pub async fn create(
     State(service): State<Service>,
     Authenticated(caller): Authenticated,
+    seed: Seed,
     StrictJson(request): StrictJson<NewOrg>,
 ) -> Result<Response, Problem> {
     require(&caller, Scope::OrgsManage)?;
@@ -72,7 +73,7 @@ pub async fn create(
         // It could not use the org that it made.
         return Err(Problem::forbidden("this credential is confined to named orgs and cannot make another", Scope::Admin.as_str()));
     }
-    let org = Org { id: OrgId(Uuid::now_v7()), name: parse_name(&request.name)?, created_at: service.clock.now() };
+    let org = Org { id: OrgId(seed.uuid("org")), name: parse_name(&request.name)?, created_at: seed.at() };
     service.accounts.create_org(&org, caller.user_id).await.map_err(store_failed)?;
     let location = format!("/api/v1/orgs/{}", org.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(shown(&org))).into_response())

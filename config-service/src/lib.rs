@@ -14,13 +14,14 @@ use axum::{
 };
 use feed::Feed;
 use instances::Instances;
-use ports::{Clock, settings::SettingsStore};
+use ports::{Clock, answers::Answers, settings::SettingsStore};
 use service_kit::{settings::HotSettings, tasks::Tasks};
 use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 pub struct Deps {
     pub store: Arc<dyn SettingsStore>,
+    pub answers: Arc<dyn Answers>,
     /// Fed by this service itself: [`start`] runs [`feed::feed_from_store`]'s loop on it.
     pub settings: HotSettings,
     pub clock: Clock,
@@ -41,6 +42,8 @@ struct Service {
 }
 
 pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let (answers, clock) = (deps.answers, deps.clock.clone());
+    tasks.spawn("config-service.answers", idempotency::forget_old(Arc::clone(&answers), clock.clone(), tasks.token()));
     let service = Service {
         feed: Feed::new(deps.settings, deps.last_known_good),
         store: deps.store,
@@ -50,7 +53,7 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
         shutdown: tasks.token(),
     };
     tasks.spawn("settings-feed", service.feed.clone().follow_store(Arc::clone(&service.store), tasks.token()));
-    Router::new()
+    let routes = Router::new()
         .route("/api/v1/admin/tiers", get(admin::tiers::list))
         .route("/api/v1/admin/tiers/{name}", get(admin::tiers::show).put(admin::tiers::put).delete(admin::tiers::delete))
         .route("/api/v1/admin/limits", get(admin::limits::list))
@@ -63,5 +66,6 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
         .route("/registry/instances", post(instances::register).get(instances::list))
         .route("/registry/instances/{id}", put(instances::heartbeat).delete(instances::deregister))
         .nest("/schema-registry", schemas::routes())
-        .with_state(service)
+        .with_state(service);
+    idempotency::guard(routes, answers, clock, "config-service")
 }

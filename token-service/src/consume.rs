@@ -2,10 +2,11 @@
 //! `prompt` the provider's answer between a hold and its settlement ([`crate::prompted`]).
 
 use crate::{
+    buckets::Taken,
     callers::Spender,
-    consume_answer::{ConsumeContext, render, replay},
+    consume_answer::{ConsumeContext, Ended},
     counters, error,
-    idempotency::{self, Keyed, Opening},
+    idempotency::{self, Keyed, Opening, Turn},
     payer::{self, Spend},
     prompted,
     service::Service,
@@ -13,7 +14,8 @@ use crate::{
     spending::{Admission, Booked, admit, book},
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
-use domain::{charge::Metadata, ledger::Command};
+use domain::{access::Caller, charge::Metadata, ledger::Command};
+use ports::ledger::LedgerRequest;
 use serde::{Deserialize, Serialize};
 use service_kit::{json::StrictJson, problem::Problem, telemetry::TRACE_TARGET};
 use std::sync::Arc;
@@ -26,6 +28,9 @@ const ENDPOINT: &str = "POST /api/v1/tokens/consume";
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumeBody {
+    /// Of an item in a batch; not part of what is asked for.
+    #[serde(skip_serializing)]
+    pub idempotency_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,54 +47,93 @@ pub struct ConsumeBody {
     user_id: Option<String>,
 }
 
+impl ConsumeBody {
+    /// What it asks for, well formed, and the prompt if it has one.
+    pub fn parse(self, service: &Service, caller: &Caller) -> Result<(SpendRequest, Option<String>), Problem> {
+        let Self { metadata, model, org_id, prompt, provider, tokens, user_id, idempotency_key: _ } = self;
+        let fields = SpendFields { user_id, org_id, provider, model, tokens, metadata };
+        let request = SpendRequest::parse(fields, caller, &service.settings.current())?;
+        Ok((request, prompt.filter(|prompt| !prompt.trim().is_empty())))
+    }
+}
+
 pub async fn consume(
     State(service): State<Arc<Service>>,
     Spender(caller): Spender,
     headers: HeaderMap,
     StrictJson(body): StrictJson<ConsumeBody>,
 ) -> Result<Response, Problem> {
+    if body.idempotency_key.is_some() {
+        return Err(Problem::field("idempotencyKey", "the key of a single consume goes into the header Idempotency-Key"));
+    }
     let keyed = idempotency::keyed(&headers, &caller, ENDPOINT, &body)?;
-    let ConsumeBody { metadata, model, org_id, prompt, provider, tokens, user_id } = body;
-    let fields = SpendFields { user_id, org_id, provider, model, tokens, metadata };
-    let request = SpendRequest::parse(fields, &caller, &service.settings.current())?;
+    let (request, prompt) = body.parse(&service, &caller)?;
     let spend = payer::authorise(&service, &caller, request).await?;
     counters::consume_attempted(&spend.provider);
     let span = tracing::info_span!(target: TRACE_TARGET, "consume", provider = spend.provider.as_str());
     let told = Arc::clone(&service);
-    async move {
-        match prompt.filter(|prompt| !prompt.trim().is_empty()) {
+    let ended = async move {
+        match prompt {
             None => service.to_its_end(charge(told, spend, keyed)).await,
             Some(prompt) => service.to_its_end(prompted::charge(told, spend, keyed, prompt)).await,
         }
-    }
-    .instrument(span)
-    .await
+    };
+    ended.instrument(span).await?.respond()
 }
 
 /// The story of a consume whose amount is known: charged in one commit.
-async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>) -> Result<Response, Problem> {
-    let _turn = match service.open(keyed.as_ref()).await? {
+async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>) -> Result<Ended, Problem> {
+    match enter(&service, spend, keyed).await? {
+        Entry::Done(ended) => Ok(ended),
+        Entry::Admitted(admitted) => admitted.charge(&service).await,
+    }
+}
+
+/// How far a consume comes before the ledger.
+pub enum Entry {
+    Done(Ended),
+    Admitted(Box<Admitted>),
+}
+
+/// A consume whose amount is in its buckets.
+pub struct Admitted {
+    spend: Spend,
+    taken: Taken,
+    context: ConsumeContext,
+    request: LedgerRequest,
+    _turn: Option<Turn>,
+}
+
+/// One turn under its key, one call to the buckets.
+pub async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Entry, Problem> {
+    let turn = match service.open(keyed.as_ref()).await? {
         Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replay(&stored),
+        Opening::Done(stored) => return Ended::before(stored).map(Entry::Done),
     };
-    let taken = match admit(&service, &spend, keyed.as_ref()).await? {
+    let taken = match admit(service, &spend, keyed.as_ref()).await? {
         Admission::Admitted(taken) => taken,
-        Admission::Done(stored) => return replay(&stored),
+        Admission::Done(stored) => return Ended::before(stored).map(Entry::Done),
     };
     let context = ConsumeContext { rate: taken.record.clone(), provider: None };
     let idempotency = match &keyed {
         Some(keyed) => Some(keyed.completes(context.to_bytes()?)),
         None => None,
     };
-    let command = Command::Consume { spec: spend.charge(&service), tokens: spend.tokens };
+    let command = Command::Consume { spec: spend.charge(service), tokens: spend.tokens };
     let request = service.request(spend.payer, command, &spend.facts, idempotency);
-    match book(&service, &spend, &taken, request).await? {
-        Booked::New(outcome) => {
-            counters::consumed(&spend.provider, "allowed");
-            render(&context, &outcome)
+    Ok(Entry::Admitted(Box::new(Admitted { spend, taken, context, request, _turn: turn })))
+}
+
+impl Admitted {
+    pub async fn charge(self, service: &Service) -> Result<Ended, Problem> {
+        match book(service, &self.spend, &self.taken, self.request).await? {
+            Booked::New(outcome) => {
+                counters::consumed(&self.spend.provider, "allowed");
+                Ok(Ended::now(self.context, outcome))
+            }
+            Booked::Before(stored) => Ended::before(stored),
+            // Only a consume with a prompt leaves charges open, and that is another request.
+            Booked::LeftOpen(_) => Err(error::idempotency_in_progress()),
         }
-        Booked::Before(stored) => replay(&stored),
-        // Only a consume with a prompt leaves charges open, and that is another request.
-        Booked::LeftOpen(_) => Err(error::idempotency_in_progress()),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     counters, error,
-    json_answer::{Instant, json_answer, mark_replayed},
+    json_answer::{IDEMPOTENT_REPLAYED, Instant, json_answer, mark_replayed},
     provider_call::ProviderFailure,
     rate_record::RateRecord,
 };
@@ -16,7 +16,7 @@ use domain::{
 };
 use ports::ledger::StoredAnswer;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use service_kit::problem::Problem;
 
 /// What an answer shows besides the ledger's outcome; stored beside it under the idempotency key.
@@ -87,19 +87,61 @@ enum ProviderResponse<'a> {
     None {},
 }
 
-/// What was answered the first time, marked as a replay.
-pub fn replay(stored: &StoredAnswer) -> Result<Response, Problem> {
-    let context = ConsumeContext::from_bytes(&stored.context)?;
-    if let Outcome::Charged { charge, .. } = &stored.outcome {
-        counters::consumed(&charge.spec.provider, "replayed");
-    }
-    let replayed = |problem: Problem| problem.header(crate::json_answer::IDEMPOTENT_REPLAYED, "true");
-    let mut response = render(&context, &stored.outcome).map_err(replayed)?;
-    mark_replayed(&mut response);
-    Ok(response)
+/// A consume that has ended, with everything its answer shows.
+pub struct Ended {
+    context: ConsumeContext,
+    outcome: Outcome,
+    /// Ended before; nothing was done for it now.
+    replayed: bool,
 }
 
-pub fn render(context: &ConsumeContext, outcome: &Outcome) -> Result<Response, Problem> {
+impl Ended {
+    pub const fn now(context: ConsumeContext, outcome: Outcome) -> Self {
+        Self { context, outcome, replayed: false }
+    }
+
+    pub fn before(stored: StoredAnswer) -> Result<Self, Problem> {
+        let context = ConsumeContext::from_bytes(&stored.context)?;
+        if let Outcome::Charged { charge, .. } = &stored.outcome {
+            counters::consumed(&charge.spec.provider, "replayed");
+        }
+        Ok(Self { context, outcome: stored.outcome, replayed: true })
+    }
+
+    /// As the answer to a request of its own.
+    pub fn respond(&self) -> Result<Response, Problem> {
+        let mut response = self
+            .answer()
+            .and_then(|answer| json_answer(StatusCode::OK, &answer))
+            .map_err(|problem| if self.replayed { problem.header(IDEMPOTENT_REPLAYED, "true") } else { problem })?;
+        self.context.rate.write(response.headers_mut());
+        if self.replayed {
+            mark_replayed(&mut response);
+        }
+        Ok(response)
+    }
+
+    /// As one of many results: the same answer with its status inside.
+    pub fn result(&self) -> Result<Box<RawValue>, Problem> {
+        let result = ItemResult { status: StatusCode::OK.as_u16(), replayed: self.replayed, answer: self.answer()? };
+        to_raw_value(&result).map_err(|error| Problem::internal(&error))
+    }
+
+    fn answer(&self) -> Result<Answer<'_>, Problem> {
+        answer(&self.context, &self.outcome)
+    }
+}
+
+#[derive(Serialize)]
+struct ItemResult<'a> {
+    status: u16,
+    #[serde(rename = "idempotentReplayed", skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+    #[serde(flatten)]
+    answer: Answer<'a>,
+}
+
+fn answer<'a>(context: &'a ConsumeContext, outcome: &Outcome) -> Result<Answer<'a>, Problem> {
     let Outcome::Charged { charge, pool, at } = outcome else { return Err(context.rate.on(error::outcome(outcome))) };
     let provider_response = match &context.provider {
         Some(ProviderPart::Failed(failure)) => return Err(failed(context, charge, *failure, *at)),
@@ -110,7 +152,7 @@ pub fn render(context: &ConsumeContext, outcome: &Outcome) -> Result<Response, P
         return Err(context.rate.on(error::outcome(&Outcome::InvalidTransition { status: charge.status })));
     }
     let rate = context.rate.fields();
-    let answer = Answer {
+    Ok(Answer {
         allowed: true,
         charge_id: charge.spec.id,
         capacity: rate.capacity,
@@ -121,10 +163,7 @@ pub fn render(context: &ConsumeContext, outcome: &Outcome) -> Result<Response, P
         quota: QuotaPart::of(pool),
         tokens_charged: charge.settled,
         provider_response,
-    };
-    let mut response = json_answer(StatusCode::OK, &answer)?;
-    context.rate.write(response.headers_mut());
-    Ok(response)
+    })
 }
 
 /// The provider saw the call, or may have: a client that repeats it without a key would make a second one.

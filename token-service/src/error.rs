@@ -1,7 +1,7 @@
 //! From refusals and failures to statuses: chosen here and nowhere else.
 
 use crate::{group_commit::WriteError, json_answer::Instant, provider_call::ProviderFailure};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, StatusCode};
 use domain::{
     charge::ChargeStatus,
     ids::Provider,
@@ -83,18 +83,7 @@ pub fn outcome(outcome: &Outcome) -> Problem {
     }
 }
 
-pub fn idempotency_mismatch() -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "idempotency_mismatch",
-        "this Idempotency-Key was used for a request with another body; use a new key",
-    )
-}
-
-pub fn idempotency_in_progress() -> Problem {
-    Problem::new(StatusCode::CONFLICT, "idempotency_in_progress", "a request with this Idempotency-Key is still running")
-        .header(header::RETRY_AFTER, "1")
-}
+pub use idempotency::{in_progress as idempotency_in_progress, mismatch as idempotency_mismatch};
 
 pub fn may_not_spend_for_user() -> Problem {
     Problem::forbidden("this caller may not spend for that user", "admin")

@@ -14,8 +14,6 @@ use std::{
 };
 use tokio::sync::Notify;
 
-const HEADER: &str = "Idempotency-Key";
-const LONGEST: usize = 255;
 /// How long a second request waits for the first one in this process before it is told that it still runs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -27,6 +25,17 @@ pub struct Keyed {
 }
 
 impl Keyed {
+    /// `body` is the parsed body: its fields in a fixed order make the fingerprint independent of how the client wrote its JSON.
+    pub fn new(scope: String, key: &str, body: &impl Serialize) -> Result<Self, Problem> {
+        let canonical = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
+        Ok(Self { key: IdempotencyKey { scope, key: key.to_owned() }, fingerprint: Sha256::digest(canonical).into() })
+    }
+
+    /// Whether both are the same request, not merely under the same key.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.key == other.key && self.fingerprint == other.fingerprint
+    }
+
     pub fn completes(&self, context: Vec<u8>) -> Idempotency {
         self.with(Claim::Completes, context)
     }
@@ -40,25 +49,10 @@ impl Keyed {
     }
 }
 
-/// The key of a request, if it has one. `body` is the parsed body: its fields in a fixed order make the fingerprint independent of
-/// how the client wrote its JSON.
+/// The request under its key, if it has one.
 pub fn keyed(headers: &HeaderMap, caller: &Caller, endpoint: &str, body: &impl Serialize) -> Result<Option<Keyed>, Problem> {
-    let mut values = headers.get_all(HEADER).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let refuse = |message: &str| Err(Problem::field(HEADER, message));
-    if values.next().is_some() {
-        return refuse("the idempotency key is given twice");
-    }
-    let key = value.as_bytes();
-    if key.len() > LONGEST {
-        return refuse("idempotency key too long");
-    }
-    if key.is_empty() || !key.iter().all(u8::is_ascii_graphic) {
-        return refuse("the idempotency key must be 1 to 255 visible ASCII characters");
-    }
-    let canonical = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
-    let key = IdempotencyKey { scope: format!("{}|{endpoint}", caller.principal()), key: String::from_utf8_lossy(key).into_owned() };
-    Ok(Some(Keyed { key, fingerprint: Sha256::digest(canonical).into() }))
+    let Some(key) = ::idempotency::of(headers)? else { return Ok(None) };
+    Keyed::new(format!("{}|{endpoint}", caller.principal()), key, body).map(Some)
 }
 
 /// The keys whose requests run in this process.

@@ -2,14 +2,14 @@
 
 use axum::{
     body::Body,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use service_kit::problem::Problem;
 
-pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub use idempotency::{IDEMPOTENT_REPLAYED, mark_replayed};
 
 pub fn json_answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
     let bytes = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
@@ -17,11 +17,6 @@ pub fn json_answer(status: StatusCode, body: &impl Serialize) -> Result<Response
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
-}
-
-/// Says that this answer was given before and nothing was done for it now.
-pub fn mark_replayed(response: &mut Response) {
-    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
 }
 
 /// An instant in an answer: RFC 3339, UTC, milliseconds.

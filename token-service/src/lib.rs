@@ -8,6 +8,7 @@ mod callers;
 mod charges;
 mod consume;
 mod consume_answer;
+mod consume_batch;
 mod counters;
 mod dialect;
 mod error;
@@ -35,7 +36,7 @@ pub use provider_call::provider_client;
 
 use axum::Router;
 use domain::ids::Provider;
-use ports::{Clock, accounts::Accounts, ledger::Ledger, rate_limits::RateLimits};
+use ports::{Clock, accounts::Accounts, answers::Answers, ledger::Ledger, rate_limits::RateLimits};
 use service::Service;
 use service_kit::{config::LedgerWrite, settings::HotSettings, tasks::Tasks};
 use std::{collections::BTreeMap, sync::Arc};
@@ -46,6 +47,7 @@ pub struct Deps {
     pub ledger: Arc<dyn Ledger>,
     pub rate_limits: Arc<dyn RateLimits>,
     pub accounts: Arc<dyn Accounts>,
+    pub answers: Arc<dyn Answers>,
     pub settings: HotSettings,
     pub clock: Clock,
     pub write: LedgerWrite,
@@ -59,6 +61,7 @@ pub struct Deps {
 /// Starts the writer and the other background tasks and returns the routes. At shutdown the stories in progress are told to their
 /// end, then the refusals of the last second are written, then the writer stops.
 pub fn start(deps: Deps, tasks: &Tasks) -> Router {
+    let (answers, clock) = (Arc::clone(&deps.answers), deps.clock.clone());
     let (service, writer) = Service::new(deps);
     let service = Arc::new(service);
     let stop_writer = CancellationToken::new();
@@ -74,5 +77,7 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
             stop_writer.cancel();
         }
     });
-    routes::routes(service)
+    tasks.spawn("token-service.answers", ::idempotency::forget_old(Arc::clone(&answers), clock.clone(), tasks.token()));
+    let guarded = ::idempotency::guard(routes::guarded(Arc::clone(&service)), answers, clock, "token-service");
+    routes::routes(service).merge(guarded)
 }

@@ -4,7 +4,7 @@ use crate::{
     callers::Administrator,
     charges::page_limit,
     error,
-    idempotency::{self, Opening},
+    idempotency::{self, Keyed, Opening},
     json_answer::{Instant, json_answer, mark_replayed},
     payer::facts_of_payer,
     service::{Service, allowance_cap},
@@ -32,19 +32,21 @@ use service_kit::{
 };
 use std::sync::Arc;
 
+const SET_ALLOWANCE: &str = "PUT /api/v1/admin/pools";
 const GRANT: &str = "POST /api/v1/admin/pools/grant";
 /// UTF-8.
 const LONGEST_REASON_BYTES: usize = 512;
 
-#[derive(Debug, Deserialize)]
+/// Alphabetical, see [`crate::consume::ConsumeBody`].
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowanceBody {
-    user_id: Option<String>,
-    org_id: Option<String>,
-    provider: Option<String>,
     allowance: Option<i64>,
+    org_id: Option<String>,
     period: Option<String>,
+    provider: Option<String>,
     time_zone: Option<String>,
+    user_id: Option<String>,
 }
 
 /// Alphabetical, see [`crate::consume::ConsumeBody`].
@@ -138,19 +140,18 @@ impl<'a> PoolRecord<'a> {
 
 pub async fn set_allowance(
     State(service): State<Arc<Service>>,
-    Administrator(_): Administrator,
+    Administrator(caller): Administrator,
+    headers: HeaderMap,
     StrictJson(body): StrictJson<AllowanceBody>,
 ) -> Result<Response, Problem> {
+    let keyed = idempotency::keyed(&headers, &caller, SET_ALLOWANCE, &body)?;
     let settings = service.settings.current();
     let pool = pool_key(body.user_id.as_deref(), body.org_id.as_deref(), body.provider.as_deref(), &settings)?;
     let change = change(&body)?;
-    let told = Arc::clone(&service);
-    service
-        .to_its_end(async move {
-            let (outcome, _) = write(&told, Command::SetAllowance { pool: pool.clone(), change }, pool.payer, None).await?;
-            answer(&outcome, |created| if created { StatusCode::CREATED } else { StatusCode::OK })
-        })
-        .await
+    let payer = pool.payer;
+    let command = Command::SetAllowance { pool, change };
+    let status = |created| if created { StatusCode::CREATED } else { StatusCode::OK };
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, status)).await
 }
 
 fn change(body: &AllowanceBody) -> Result<AllowanceChange, Problem> {
@@ -190,27 +191,33 @@ pub async fn grant(
     if reason.len() > LONGEST_REASON_BYTES || !storable(reason) {
         return Err(Problem::field("reason", format!("reason must be at most {LONGEST_REASON_BYTES} bytes without U+0000")));
     }
-    let command = Command::Grant { pool: pool.clone(), tokens, reason: reason.to_owned() };
-    let told = Arc::clone(&service);
-    service
-        .to_its_end(async move {
-            let service = told;
-            let replay = |outcome: &Outcome| {
-                let mut response = answer(outcome, |_| StatusCode::CREATED)?;
-                mark_replayed(&mut response);
-                Ok(response)
-            };
-            let _turn = match service.open(keyed.as_ref()).await? {
-                Opening::Turn(turn) => turn,
-                Opening::Done(stored) => return replay(&stored.outcome),
-            };
-            let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-            match write(&service, command, pool.payer, idempotency).await? {
-                (outcome, false) => answer(&outcome, |_| StatusCode::CREATED),
-                (outcome, true) => replay(&outcome),
-            }
-        })
-        .await
+    let payer = pool.payer;
+    let command = Command::Grant { pool, tokens, reason: reason.to_owned() };
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, |_| StatusCode::CREATED)).await
+}
+
+/// The story of a change of a pool; `status` depends on whether the pool was created.
+async fn change_once(
+    service: Arc<Service>,
+    keyed: Option<Keyed>,
+    command: Command,
+    payer: Payer,
+    status: fn(bool) -> StatusCode,
+) -> Result<Response, Problem> {
+    let replay = |outcome: &Outcome| {
+        let mut response = answer(outcome, status)?;
+        mark_replayed(&mut response);
+        Ok(response)
+    };
+    let _turn = match service.open(keyed.as_ref()).await? {
+        Opening::Turn(turn) => turn,
+        Opening::Done(stored) => return replay(&stored.outcome),
+    };
+    let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
+    match write(&service, command, payer, idempotency).await? {
+        (outcome, false) => answer(&outcome, status),
+        (outcome, true) => replay(&outcome),
+    }
 }
 
 /// The outcome, and whether it is an earlier one.

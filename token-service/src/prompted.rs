@@ -2,7 +2,7 @@
 //! The provider is asked at most once, whatever happens before or after.
 
 use crate::{
-    consume_answer::{ConsumeContext, ProviderPart, render, replay},
+    consume_answer::{ConsumeContext, Ended, ProviderPart},
     counters,
     dialect::Usage,
     error,
@@ -13,7 +13,7 @@ use crate::{
     service::Service,
     spending::{Admission, Booked, admit, book},
 };
-use axum::{http::header, response::Response};
+use axum::http::header;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     charge::ChargeStatus,
@@ -30,17 +30,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The story: bucket, hold, call, settlement.
-pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, prompt: String) -> Result<Response, Problem> {
+pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, prompt: String) -> Result<Ended, Problem> {
     let prepared = service.providers.prepare(&service.settings.current(), &spend, &prompt)?;
     drop(prompt);
     let keyed = keyed.as_ref();
     let _turn = match service.open(keyed).await? {
         Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replay(&stored),
+        Opening::Done(stored) => return Ended::before(stored),
     };
     let taken = match admit(&service, &spend, keyed).await? {
         Admission::Admitted(taken) => taken,
-        Admission::Done(stored) => return replay(&stored),
+        Admission::Done(stored) => return Ended::before(stored),
     };
     let context = ConsumeContext { rate: taken.record.clone(), provider: None };
     let settle_by = service.clock.now() + TimeDelta::from_std(prepared.timeout + MARGIN).unwrap_or_default();
@@ -48,7 +48,7 @@ pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, p
     let charge_id = match book(&service, &spend, &taken, request).await? {
         Booked::New(Outcome::Charged { charge, .. }) => charge.spec.id,
         Booked::New(other) => return Err(context.rate.on(error::outcome(&other))),
-        Booked::Before(stored) => return replay(&stored),
+        Booked::Before(stored) => return Ended::before(stored),
         Booked::LeftOpen(stored) => return end_left_open(&service, &spend, keyed, &stored).await,
     };
     let held = Held { service: &service, spend: &spend, keyed, charge_id };
@@ -89,7 +89,7 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
-    async fn settle(&self, mut context: ConsumeContext, reply: Reply) -> Result<Response, Problem> {
+    async fn settle(&self, mut context: ConsumeContext, reply: Reply) -> Result<Ended, Problem> {
         let tokens = match reply.usage {
             Usage::Reported(tokens) => tokens,
             Usage::Absent => self.spend.tokens,
@@ -98,14 +98,14 @@ impl Held<'_> {
         let outcome = self.end(&context, Command::Settle { charge_id: self.charge_id, tokens }).await?;
         let settled = matches!(outcome, Outcome::Charged { .. });
         counters::consumed(&self.spend.provider, if settled { "allowed" } else { "failed" });
-        render(&context, &outcome)
+        Ok(Ended::now(context, outcome))
     }
 
-    async fn release(&self, mut context: ConsumeContext, failure: ProviderFailure) -> Result<Response, Problem> {
+    async fn release(&self, mut context: ConsumeContext, failure: ProviderFailure) -> Result<Ended, Problem> {
         counters::consumed(&self.spend.provider, "provider_failure");
         context.provider = Some(ProviderPart::Failed(failure));
         let outcome = self.end(&context, Command::Release { charge_id: self.charge_id }).await?;
-        render(&context, &outcome)
+        Ok(Ended::now(context, outcome))
     }
 
     /// Ends the charge and, with it, the story under its key.
@@ -143,7 +143,7 @@ async fn insist(service: &Service, request: LedgerRequest) -> Written {
 
 /// The opener of this key crashed. Whether the provider saw its call is not known, so it is not called again: what was held goes
 /// back, and the answer says so. If somebody settled the charge meanwhile, that is the answer.
-async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, opened: &StoredAnswer) -> Result<Response, Problem> {
+async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, opened: &StoredAnswer) -> Result<Ended, Problem> {
     let Outcome::Charged { charge, .. } = &opened.outcome else { return Err(error::outcome(&opened.outcome)) };
     let mut context = ConsumeContext::from_bytes(&opened.context)?;
     let current = service.ledger.find_charge(charge.spec.id).await.map_err(|failure| error::store(&failure))?;
@@ -158,5 +158,5 @@ async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, 
     };
     let held = Held { service, spend, keyed, charge_id };
     let outcome = held.end(&context, command).await.map_err(|problem| problem.header(header::RETRY_AFTER, "1"))?;
-    render(&context, &outcome)
+    Ok(Ended::now(context, outcome))
 }

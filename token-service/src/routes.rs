@@ -1,12 +1,13 @@
 //! Path → handler.
 
-use crate::{charges, consume, holds, pools, quota, service::Service};
+use crate::{charges, consume, consume_batch, holds, pools, quota, service::Service};
 use axum::{
     Router,
     routing::{get, post, put},
 };
 use std::sync::Arc;
 
+/// Those whose idempotency is the ledger's, and those that change nothing.
 pub fn routes(service: Arc<Service>) -> Router {
     Router::new()
         .route("/api/v1/tokens/consume", post(consume::consume))
@@ -22,4 +23,9 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/admin/pools", put(pools::set_allowance).get(pools::list))
         .route("/api/v1/admin/pools/grant", post(pools::grant))
         .with_state(service)
+}
+
+/// Those whose whole answer is kept under their idempotency key.
+pub fn guarded(service: Arc<Service>) -> Router {
+    Router::new().route("/api/v1/tokens/consume/batch", post(consume_batch::consume_batch)).with_state(service)
 }

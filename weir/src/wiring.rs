@@ -274,6 +274,7 @@ impl Start {
     fn config_service(&self, backends: &Backends) -> Router {
         let deps = config_service::Deps {
             store: Arc::clone(&backends.settings),
+            answers: Arc::clone(&backends.answers),
             settings: self.hot.clone(),
             clock: self.clock.clone(),
             last_known_good: Some(self.last_known_good()),
@@ -283,7 +284,12 @@ impl Start {
     }
 
     fn auth_service(&self, backends: &Backends) -> Router {
-        let deps = auth_service::Deps { accounts: Arc::clone(&backends.accounts), settings: self.hot.clone(), clock: self.clock.clone() };
+        let deps = auth_service::Deps {
+            accounts: Arc::clone(&backends.accounts),
+            answers: Arc::clone(&backends.answers),
+            settings: self.hot.clone(),
+            clock: self.clock.clone(),
+        };
         auth_service::start(deps, &self.tasks)
     }
 
@@ -292,6 +298,7 @@ impl Start {
             ledger: Arc::clone(&backends.ledger),
             rate_limits: Arc::clone(&backends.rate_limits),
             accounts: Arc::clone(&backends.accounts),
+            answers: Arc::clone(&backends.answers),
             settings: self.hot.clone(),
             clock: self.clock.clone(),
             write: self.config.ledger.write,

@@ -59,7 +59,11 @@ impl Accounts for MemoryAccounts {
     }
 
     async fn create_key(&self, key: &ApiKey, hash: KeyHash) -> Result<()> {
-        self.reach(|rows| rows.keys.push((key.clone(), hash)))
+        self.reach(|rows| {
+            if !rows.keys.iter().any(|(_, known)| *known == hash) {
+                rows.keys.push((key.clone(), hash));
+            }
+        })
     }
 
     async fn put_bootstrap_key(&self, key: &ApiKey, hash: KeyHash, replace: bool) -> Result<bool> {
@@ -95,8 +99,9 @@ impl Accounts for MemoryAccounts {
 
     async fn create_org(&self, org: &Org, first_admin: Option<UserId>) -> Result<()> {
         self.reach(|rows| {
-            rows.orgs.insert(org.id, org.clone());
-            rows.members.extend(first_admin.map(|user| ((org.id, user), Role::OrgAdmin)));
+            if rows.orgs.insert(org.id, org.clone()).is_none() {
+                rows.members.extend(first_admin.map(|user| ((org.id, user), Role::OrgAdmin)));
+            }
         })
     }
 

@@ -14,6 +14,7 @@ use domain::{
     settings::Settings,
 };
 use http_body_util::BodyExt;
+use idempotency::memory::MemoryAnswers;
 use ports::Clock;
 use serde_json::{Value, json};
 use service_kit::{identity::service_caller, settings::HotSettings, tasks::Tasks};
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 pub struct App {
     pub accounts: Arc<MemoryAccounts>,
+    pub answers: Arc<MemoryAnswers>,
     pub clock: Clock,
     router: Router,
 }
@@ -66,8 +68,9 @@ impl App {
         let start_time: DateTime<Utc> = "2026-11-21T12:00:00.250Z".parse().unwrap();
         let clock = Clock::manual(start_time);
         let settings = HotSettings::new(Settings::default());
-        let deps = Deps { accounts: Arc::clone(&accounts) as _, settings, clock: clock.clone() };
-        Self { accounts, clock, router: start(deps, &Tasks::new()) }
+        let answers = Arc::new(MemoryAnswers::default());
+        let deps = Deps { accounts: Arc::clone(&accounts) as _, answers: Arc::clone(&answers) as _, settings, clock: clock.clone() };
+        Self { accounts, answers, clock, router: start(deps, &Tasks::new()) }
     }
 
     pub async fn send(

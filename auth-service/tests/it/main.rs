@@ -5,6 +5,7 @@ mod accounts;
 mod app;
 mod authenticate;
 mod bootstrap;
+mod idempotency;
 mod keys;
 mod orgs;
 mod tiers;

@@ -74,6 +74,7 @@ impl App {
         let settings = HotSettings::new(feed::before_the_first_document());
         let deps = Deps {
             store: Arc::clone(&store) as _,
+            answers: Arc::new(idempotency::memory::MemoryAnswers::default()),
             settings: settings.clone(),
             clock: clock.clone(),
             last_known_good,

@@ -89,8 +89,8 @@ impl Accounts for Embedded {
         let mut transaction = self.inner.main.begin(Durability::Now).await?;
         let query =
             sqlx::query(include_str!("../sql/insert_org.sql")).bind(org.id.0).bind(&org.name).bind(org.created_at.timestamp_millis());
-        query.execute(&mut *transaction).await.map_err(failed)?;
-        if let Some(user_id) = first_admin {
+        let created = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected() == 1;
+        if let Some(user_id) = first_admin.filter(|_| created) {
             put_member_row(&mut transaction, org.id, Member { user_id, role: Role::OrgAdmin }).await?;
             raise_revision(&mut transaction).await?;
         }

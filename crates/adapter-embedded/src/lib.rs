@@ -6,6 +6,7 @@
 //! the time of one trip per row.
 
 mod accounts;
+mod answers;
 mod columns;
 mod connect;
 mod database;

@@ -1,6 +1,7 @@
-//! Ledger, outbox, settings and accounts in Postgres 15 or newer: one struct, [`Postgres`], implements these four ports.
+//! Ledger, outbox, settings, accounts and answers in Postgres 15 or newer: one struct, [`Postgres`], implements these five ports.
 
 mod accounts;
+mod answers;
 mod connect;
 mod database;
 mod error;

@@ -32,6 +32,7 @@ fn backends(stores: Embedded, clock: &Clock) -> Backends {
         outbox: shared.clone(),
         settings: shared.clone(),
         accounts: shared.clone(),
+        answers: shared.clone(),
         rate_limits,
         event_log: shared.clone(),
         usage_store: shared,

@@ -6,8 +6,8 @@ mod embedded;
 
 use anyhow::Result;
 use ports::{
-    Clock, accounts::Accounts, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits, settings::SettingsStore,
-    usage_store::UsageStore,
+    Clock, accounts::Accounts, answers::Answers, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
+    settings::SettingsStore, usage_store::UsageStore,
 };
 use service_kit::config::{Config, StoresMode};
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -19,6 +19,7 @@ pub struct Backends {
     pub outbox: Arc<dyn Outbox>,
     pub settings: Arc<dyn SettingsStore>,
     pub accounts: Arc<dyn Accounts>,
+    pub answers: Arc<dyn Answers>,
     pub rate_limits: Arc<dyn RateLimits>,
     pub event_log: Arc<dyn EventLog>,
     pub usage_store: Arc<dyn UsageStore>,

@@ -116,6 +116,15 @@ pub async fn an_org_begins_with_its_first_admin(accounts: &dyn Accounts) {
     assert_eq!(accounts.orgs(Some(admin), None, 10).await.unwrap(), [with_admin]);
 }
 
+pub async fn the_same_org_again_changes_nothing(accounts: &dyn Accounts) {
+    let (org, admin, other) = (org(), user(), user());
+    accounts.create_org(&org, Some(admin)).await.unwrap();
+    accounts.create_org(&Org { name: "Other".into(), ..org.clone() }, Some(other)).await.unwrap();
+    assert_eq!(accounts.find_org(org.id).await.unwrap(), Some(org.clone()));
+    let members = accounts.members(org.id, None, 10).await.unwrap();
+    assert_eq!(members, [Member { user_id: admin, role: Role::OrgAdmin }]);
+}
+
 pub async fn orgs_and_members_come_in_pages_ordered_by_id(accounts: &dyn Accounts) {
     let member = user();
     let mut orgs: Vec<Org> = (0..7).map(|_| org()).collect();

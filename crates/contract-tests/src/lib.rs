@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the whole crate is tests")]
 
 pub mod accounts;
+pub mod answers;
 pub mod customers;
 pub mod event_log;
 pub mod ledger;

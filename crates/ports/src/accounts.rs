@@ -76,6 +76,7 @@ pub trait Accounts: Send + Sync {
     async fn revoke_key(&self, user: UserId, key: KeyId) -> Result<bool>;
 
     /// Creates the org with its first member as `ORG_ADMIN` (no member when an administrator who is no user creates it).
+    /// The same id again changes nothing.
     async fn create_org(&self, org: &Org, first_admin: Option<UserId>) -> Result<()>;
 
     async fn find_org(&self, org: OrgId) -> Result<Option<Org>>;

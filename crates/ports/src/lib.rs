@@ -2,6 +2,7 @@
 //! One call is one atomic step; no transaction crosses a port. Calls take slices: one is the batch of one.
 
 pub mod accounts;
+pub mod answers;
 pub mod clock;
 pub mod event_log;
 pub mod ledger;

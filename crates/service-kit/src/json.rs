@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::HashSet, error::Error};
 
 /// Largest body that is read, bytes.
@@ -95,6 +95,15 @@ pub fn parse_strict<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::field("body", "the body is empty"));
     }
     unique::check(bytes).map_err(|error| explain::json(bytes, &error))?;
+    serde_json::from_slice(bytes).map_err(|error| explain::json(bytes, &error))
+}
+
+/// A document whose parts are kept as they came ([`serde_json::value::RawValue`]) and read one by one with [`parse_strict`]:
+/// what is wrong inside one part says nothing about the others.
+pub fn parse_envelope<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::field("body", "the body is empty"));
+    }
     serde_json::from_slice(bytes).map_err(|error| explain::json(bytes, &error))
 }
 

@@ -131,3 +131,21 @@ async fn reserve_settle_release_and_grant_are_replayed_too() {
     assert!(again.is_replay() && again.bytes == first.bytes);
     assert_eq!(world.remaining(Payer::User(user(2))), 10);
 }
+
+#[tokio::test]
+async fn a_late_repetition_of_an_older_allowance_does_not_undo_a_newer_one() {
+    let world = World::new();
+    let set = |key: &'static str, allowance: i64| {
+        let body = json!({"userId": user(1), "provider": "openai", "allowance": allowance, "period": "NONE"});
+        let mut request = post(&admin(), "/api/v1/admin/pools", &body);
+        *request.method_mut() = axum::http::Method::PUT;
+        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        world.send(request)
+    };
+    let first = set("first", 100).await.expect(201);
+    set("second", 50).await.expect(200);
+    let late = set("first", 100).await.expect(201);
+    assert!(late.is_replay() && late.bytes == first.bytes);
+    set("first", 101).await.expect_problem(422, "idempotency_mismatch");
+    assert_eq!(world.remaining(Payer::User(user(1))), 50);
+}

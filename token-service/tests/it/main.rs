@@ -3,6 +3,7 @@
 
 mod background;
 mod bad_input;
+mod batch;
 mod consume;
 mod fakes;
 mod holds;

@@ -16,6 +16,7 @@ use domain::{
     settings::Settings,
 };
 use http_body_util::BodyExt;
+use idempotency::memory::MemoryAnswers;
 use ports::{
     Clock,
     ledger::{Ledger, LedgerRequest},
@@ -37,13 +38,20 @@ pub struct Stores {
     pub ledger: Arc<FakeLedger>,
     pub buckets: Arc<FakeBuckets>,
     pub accounts: Arc<FakeAccounts>,
+    pub answers: Arc<MemoryAnswers>,
     pub clock: Clock,
 }
 
 impl Stores {
     pub fn new() -> Self {
         let clock = Clock::manual("2026-11-21T12:00:00Z".parse().unwrap());
-        Self { ledger: Arc::default(), buckets: Arc::new(FakeBuckets::new(clock.clone())), accounts: Arc::default(), clock }
+        Self {
+            ledger: Arc::default(),
+            buckets: Arc::new(FakeBuckets::new(clock.clone())),
+            accounts: Arc::default(),
+            answers: Arc::default(),
+            clock,
+        }
     }
 }
 
@@ -80,6 +88,7 @@ impl World {
             ledger: Arc::clone(&stores.ledger) as _,
             rate_limits: Arc::clone(&stores.buckets) as _,
             accounts: Arc::clone(&stores.accounts) as _,
+            answers: Arc::clone(&stores.answers) as _,
             settings: settings.clone(),
             clock: stores.clock.clone(),
             write,

@@ -271,6 +271,11 @@ impl Client {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The same credential at this client's address.
+    pub fn with_key_of(&self, other: &Self) -> Self {
+        self.with_key(&other.key)
+    }
+
     pub async fn try_send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> reqwest::Result<Answer> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !self.key.is_empty() {

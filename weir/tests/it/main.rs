@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod dead_letters;
 mod harness;
+mod idempotency;
 mod lifecycle;
 mod path;
 mod roles;

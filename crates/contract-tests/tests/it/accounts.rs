@@ -9,6 +9,7 @@ on_each_adapter! {
         the_same_hash_again_replaces_nothing,
         only_its_owner_revokes_a_key_and_only_once,
         an_org_begins_with_its_first_admin,
+        the_same_org_again_changes_nothing,
         orgs_and_members_come_in_pages_ordered_by_id,
         a_membership_is_put_changed_and_removed,
         tiers_belong_to_users_and_orgs_and_raise_the_revision;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod adapters;
+mod answers;
 mod event_log;
 mod ledger;
 mod outbox;

@@ -1,0 +1,1 @@
+SELECT fingerprint, seed, created_at, body FROM answer WHERE name = ?1;

@@ -1,0 +1,1 @@
+DELETE FROM answer WHERE created_at < ?1;
