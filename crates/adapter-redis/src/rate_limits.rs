@@ -15,9 +15,6 @@ use ports::{
 use redis::{RedisResult, aio::MultiplexedConnection};
 use std::{collections::HashMap, time::Duration};
 
-/// What a caller may lose to an unreachable Redis before it follows each limit's `on_outage`.
-const BUDGET: Duration = Duration::from_millis(50);
-
 /// Requests that one script call decides. Bounds how long the server does nothing else, to about a millisecond.
 const REQUESTS_PER_CALL: usize = 64;
 
@@ -28,19 +25,12 @@ pub struct RedisRateLimits {
 }
 
 impl RedisRateLimits {
-    /// Connects in the background, now and after each failure. `prefix` keeps installations on one server apart.
+    /// Connects in the background, now and after each failure. `prefix` keeps installations on one server apart; `budget` is what a
+    /// caller may lose to a silent server before it follows each limit's `on_outage`.
     ///
     /// # Errors
     /// When the URL or the prefix is not valid; an unreachable server is no error here, calls answer `Unavailable`.
-    pub async fn connect(url: &str, prefix: &str) -> Result<Self, ConnectError> {
-        Self::connect_with_budget(url, prefix, BUDGET).await
-    }
-
-    /// As [`connect`](Self::connect), with another limit on the duration of a call.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub async fn connect_with_budget(url: &str, prefix: &str, budget: Duration) -> Result<Self, ConnectError> {
+    pub async fn connect(url: &str, prefix: &str, budget: Duration) -> Result<Self, ConnectError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
             return Err(ConnectError::Prefix);

@@ -28,7 +28,7 @@ fn url() -> String {
 
 /// Patient, because these tests share the machine with others; the budget has tests of its own.
 async fn redis() -> RedisRateLimits {
-    RedisRateLimits::connect_with_budget(&url(), "weir-test", Duration::from_secs(5)).await.unwrap()
+    RedisRateLimits::connect(&url(), "weir-test", Duration::from_secs(5)).await.unwrap()
 }
 
 fn tokens(amount: i64) -> Tokens {
@@ -276,7 +276,7 @@ async fn a_bucket_is_forgotten_only_after_it_is_empty() {
 async fn a_redis_that_swallows_everything_costs_one_budget_and_then_nothing() {
     let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = black_hole.local_addr().unwrap();
-    let limits = RedisRateLimits::connect_with_budget(&format!("redis://{address}"), "weir-test", Duration::from_millis(50)).await.unwrap();
+    let limits = RedisRateLimits::connect(&format!("redis://{address}"), "weir-test", Duration::from_millis(50)).await.unwrap();
     let request = Take { buckets: vec![bucket(new_payer(), "x", rule(10, 1))], amount: tokens(1) };
     for _ in 0..20 {
         let started = Instant::now();
@@ -304,7 +304,7 @@ async fn a_cut_connection_is_replaced_and_nothing_is_taken_twice() {
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
     let mut proxied = tokio::spawn(proxy(Arc::clone(&listener)));
-    let limits = RedisRateLimits::connect_with_budget(&format!("redis://{address}"), "weir-test", Duration::from_secs(2)).await.unwrap();
+    let limits = RedisRateLimits::connect(&format!("redis://{address}"), "weir-test", Duration::from_secs(2)).await.unwrap();
     let counted = bucket(new_payer(), "x", rule(1_000_000, 1));
     let request = Take { buckets: vec![counted.clone()], amount: tokens(1) };
     let (mut answered, mut failed) = (0, 0);
@@ -329,7 +329,7 @@ async fn a_cut_connection_is_replaced_and_nothing_is_taken_twice() {
 #[tokio::test]
 async fn nothing_but_plain_names_is_a_prefix() {
     for prefix in ["", "a b", "a:b", "{a}", &"a".repeat(65)] {
-        assert!(RedisRateLimits::connect(&url(), prefix).await.is_err(), "{prefix}");
+        assert!(RedisRateLimits::connect(&url(), prefix, Duration::from_millis(50)).await.is_err(), "{prefix}");
     }
-    assert!(RedisRateLimits::connect("http://127.0.0.1", "weir").await.is_err());
+    assert!(RedisRateLimits::connect("http://127.0.0.1", "weir", Duration::from_millis(50)).await.is_err());
 }

@@ -8,12 +8,13 @@ use adapter_redis::RedisRateLimits;
 use anyhow::{Context, Result};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::Config;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub async fn open(config: &Config) -> Result<Backends> {
     let postgres = Postgres::connect(&postgres_settings(config)?).await.context("WEIR__POSTGRES__URL")?;
     let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
-    let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix).await.context("WEIR__REDIS__URL")?;
+    let budget = Duration::from_millis(config.redis.timeout_ms.into());
+    let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix, budget).await.context("WEIR__REDIS__URL")?;
     let event_log = KafkaEventLog::connect(kafka(config)?).context("WEIR__KAFKA__BROKERS")?;
     let cassandra = cassandra(config).await?;
     let shared = Arc::new(postgres.clone());

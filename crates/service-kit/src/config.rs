@@ -91,11 +91,13 @@ pub struct Redis {
     pub url: Option<SecretString>,
     /// Before every key.
     pub prefix: String,
+    /// What one call to the buckets may take before each limit follows its `onOutage`, in milliseconds.
+    pub timeout_ms: u32,
 }
 
 impl Default for Redis {
     fn default() -> Self {
-        Self { url: None, prefix: "weir".into() }
+        Self { url: None, prefix: "weir".into(), timeout_ms: 50 }
     }
 }
 
@@ -273,6 +275,9 @@ impl Config {
         }
         if self.postgres.max_connections == 0 {
             return invalid("postgres.max_connections", "must be at least 1");
+        }
+        if !(1..=60_000).contains(&self.redis.timeout_ms) {
+            return invalid("redis.timeout_ms", "must be between 1 and 60000 milliseconds; 50 is the usual value");
         }
         let services = [&self.services.auth, &self.services.token, &self.services.analytics, &self.services.config];
         let split = services.iter().any(|service| !service.urls.is_empty());

@@ -276,6 +276,17 @@ impl Client {
         self.with_key(&other.key)
     }
 
+    /// The same credential at another process.
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
+    /// For many requests to processes that are not restarted.
+    pub fn that_keeps_connections(&self) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { http, ..self.clone() }
+    }
+
     pub async fn try_send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> reqwest::Result<Answer> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !self.key.is_empty() {

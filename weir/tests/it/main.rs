@@ -8,6 +8,7 @@ mod harness;
 mod idempotency;
 mod lifecycle;
 mod path;
+mod race;
 mod roles;
 mod seed;
 mod settings;

@@ -37,7 +37,7 @@ on_each_adapter!(
 
 /// More patient than production: the suites share the machine with everything else.
 async fn connect(prefix: &str) -> RedisRateLimits {
-    RedisRateLimits::connect_with_budget(&crate::real::setting("WEIR__REDIS__URL"), prefix, Duration::from_secs(5)).await.unwrap()
+    RedisRateLimits::connect(&crate::real::setting("WEIR__REDIS__URL"), prefix, Duration::from_secs(5)).await.unwrap()
 }
 
 async fn remove(prefix: &str) {

@@ -12,7 +12,7 @@ pub enum Kind {
 
 use Kind::{Flag, List, Text, Whole};
 
-pub const ALL: [(&str, Kind); 29] = [
+pub const ALL: [(&str, Kind); 30] = [
     ("admin.api_key", Text),
     ("bench.echo", Flag),
     ("cassandra.keyspace", Text),
@@ -32,6 +32,7 @@ pub const ALL: [(&str, Kind); 29] = [
     ("providers.openai.base_url", Text),
     ("providers.qwen.base_url", Text),
     ("redis.prefix", Text),
+    ("redis.timeout_ms", Whole),
     ("redis.url", Text),
     ("services.analytics.urls", List),
     ("services.auth.urls", List),
