@@ -262,5 +262,10 @@ fn group(request: &Request, key: &str, series: &BTreeMap<usize, CellValue>) -> (
 }
 
 fn counts(value: &CellValue) -> Value {
-    json!({"tokens": value.tokens, "requests": value.requests, "denied": value.denied, "refunded": value.refunded})
+    let mut counts = json!({"tokens": value.tokens, "requests": value.requests, "denied": value.denied, "refunded": value.refunded});
+    // Where nothing has a price nothing is said about money.
+    if value.cost_minor_units != 0 {
+        counts["costMinorUnits"] = json!(value.cost_minor_units);
+    }
+    counts
 }

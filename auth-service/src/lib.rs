@@ -5,6 +5,7 @@ mod authenticate;
 mod bootstrap;
 mod error;
 mod keys;
+mod member_limits;
 mod members;
 mod orgs;
 mod page;
@@ -17,7 +18,7 @@ use axum::{
     Router,
     routing::{get, post, put},
 };
-use ports::{Clock, Result, accounts::Accounts, answers::Answers};
+use ports::{Clock, Result, accounts::Accounts, answers::Answers, ledger::Ledger};
 use service_kit::{settings::HotSettings, tasks::Tasks};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -25,6 +26,8 @@ use tokio::sync::OnceCell;
 pub struct Deps {
     pub accounts: Arc<dyn Accounts>,
     pub answers: Arc<dyn Answers>,
+    /// Keeps the members' limits, where they are decided.
+    pub ledger: Arc<dyn Ledger>,
     pub settings: HotSettings,
     pub clock: Clock,
 }
@@ -32,6 +35,7 @@ pub struct Deps {
 #[derive(Clone)]
 struct Service {
     accounts: Arc<dyn Accounts>,
+    ledger: Arc<dyn Ledger>,
     settings: HotSettings,
     clock: Clock,
     /// Made from the installation's pepper when the first key is seen.
@@ -45,9 +49,9 @@ impl Service {
 }
 
 pub fn start(deps: Deps, tasks: &Tasks) -> Router {
-    let (answers, clock) = (deps.answers, deps.clock.clone());
+    let Deps { accounts, answers, ledger, settings, clock } = deps;
     tasks.spawn("auth-service.answers", idempotency::forget_old(Arc::clone(&answers), clock.clone(), tasks.token()));
-    let service = Service { accounts: deps.accounts, settings: deps.settings, clock: deps.clock, hasher: Arc::default() };
+    let service = Service { accounts, ledger, settings, clock: clock.clone(), hasher: Arc::default() };
     let routes = Router::new()
         .route("/api/v1/auth/api-keys", post(keys::create).get(keys::list).delete(keys::revoke))
         .route("/api/v1/auth/api-keys/validate", get(authenticate::validate))

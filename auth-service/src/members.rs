@@ -3,6 +3,7 @@
 use crate::{
     Service,
     error::{conflict, org_not_found, parse_org, parse_user, require, store_failed},
+    member_limits,
     orgs::{Standing, require_reading, standing},
     page::Page,
 };
@@ -19,6 +20,7 @@ use ports::accounts::Member;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service_kit::{
+    budgets::BudgetBody,
     identity::Authenticated,
     json::{StrictJson, StrictQuery},
     problem::Problem,
@@ -30,6 +32,9 @@ const SCAN_PAGE: u32 = 500;
 #[serde(deny_unknown_fields)]
 pub struct NewMember {
     role: Role,
+    /// Each sets one budget of the member; one without `limit` lifts it. Those not named stay.
+    #[serde(default)]
+    limits: Vec<BudgetBody>,
 }
 
 pub async fn list(
@@ -58,11 +63,17 @@ pub async fn put(
     if request.role == Role::Member {
         keep_an_org_admin(&service, standing, org, user).await?;
     }
+    // Before the member may spend.
+    let limits = member_limits::set(&service, org, user, &request.limits).await?;
     let known = service.accounts.put_member(org, Member { user_id: user, role: request.role }).await.map_err(store_failed)?;
     if !known {
         return Err(org_not_found());
     }
-    Ok(Json(json!({"orgId": org, "userId": user, "role": request.role})))
+    let mut answer = json!({"orgId": org, "userId": user, "role": request.role});
+    if !limits.is_empty() {
+        answer["limits"] = json!(limits);
+    }
+    Ok(Json(answer))
 }
 
 pub async fn remove(

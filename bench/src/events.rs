@@ -75,6 +75,7 @@ impl<'a> Generator<'a> {
             charge_id: Some(ChargeId::new(payer.shard(), now)),
             tokens: Tokens::new(tokens)?,
             count: 1,
+            cost: None,
             reason: None,
             occurred_at: now,
             metadata: Metadata::from([("note".to_owned(), note)]),

@@ -1,6 +1,7 @@
 //! Changes to the settings by administrators: what the three kinds of resources share. Reads go to the store, so that they see every change.
 
 pub mod limits;
+pub mod prices;
 pub mod providers;
 pub mod tiers;
 pub mod versions;

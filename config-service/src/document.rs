@@ -11,6 +11,12 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     if !settings.tiers.contains_key(&settings.default_tier) {
         return Err("the default tier does not exist".into());
     }
+    if settings.money.is_none() && !settings.prices.is_empty() {
+        return Err("there are prices but no currency".into());
+    }
+    if let Some((_, reason)) = settings.money.and_then(|money| money.invalid()) {
+        return Err(reason);
+    }
     let tiers = settings.tiers.values().find_map(|tier| tier.invalid());
     let limits = || settings.limits.values().find_map(|limit| limit.invalid());
     match tiers.or_else(limits) {

@@ -42,7 +42,7 @@ impl Service {
 }
 
 /// Every method, with a credential. What a caller may do there is the service's decision.
-const GUARDED: [(&str, Service); 28] = [
+const GUARDED: [(&str, Service); 32] = [
     ("/api/v1/auth/{*rest}", Service::Auth),
     ("/api/v1/orgs", Service::Auth),
     ("/api/v1/orgs/{*rest}", Service::Auth),
@@ -52,6 +52,7 @@ const GUARDED: [(&str, Service); 28] = [
     ("/tokens/consume", Service::Token),
     ("/api/v1/admin/pools", Service::Token),
     ("/api/v1/admin/pools/{*rest}", Service::Token),
+    ("/api/v1/admin/budgets", Service::Token),
     ("/api/v1/limits/{*rest}", Service::Token),
     ("/api/v1/analytics/{*rest}", Service::Analytics),
     ("/api/v1/admin/audit", Service::Analytics),
@@ -63,6 +64,9 @@ const GUARDED: [(&str, Service); 28] = [
     ("/api/v1/admin/limits/{*rest}", Service::Config),
     ("/api/v1/admin/providers", Service::Config),
     ("/api/v1/admin/providers/{*rest}", Service::Config),
+    ("/api/v1/admin/money", Service::Config),
+    ("/api/v1/admin/prices", Service::Config),
+    ("/api/v1/admin/prices/{*rest}", Service::Config),
     ("/api/v1/admin/config", Service::Config),
     ("/api/v1/admin/config/{*rest}", Service::Config),
     ("/config", Service::Config),

@@ -6,7 +6,9 @@ CREATE TABLE outbox_shard (
     -- Number of the shard's newest event; 0 before the first.
     last_seq bigint NOT NULL DEFAULT 0 CHECK (last_seq >= 0),
     -- Raised when the ledger is restored from a backup.
-    epoch    integer NOT NULL DEFAULT 1
+    epoch    integer NOT NULL DEFAULT 1,
+    -- Whether any payer of the shard ever had a budget: a batch of others need not look for one.
+    budgets  boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 10);
 INSERT INTO outbox_shard (shard) SELECT generate_series(0, 63);
 
@@ -50,7 +52,11 @@ CREATE TABLE charge (
     settled_at     timestamptz,
     expires_at     timestamptz,
     seq            bigint NOT NULL CHECK (seq > 0),
+    -- Minor units of the currency; both null where there was no price.
+    cost           bigint CHECK (cost BETWEEN 0 AND 9007199254740991),
+    currency       text COLLATE "C",
     PRIMARY KEY (shard, id),
+    CHECK ((cost IS NULL) = (currency IS NULL)),
     CHECK (CASE status WHEN 'SETTLED' THEN from_allowance + from_purchased + debt = settled
                        WHEN 'HELD' THEN from_allowance + from_purchased = held
                        ELSE true END)
@@ -103,6 +109,29 @@ CREATE TABLE pool_period (
     CHECK (granted >= settled + held)
 );
 CREATE INDEX pool_period_by_shard ON pool_period (shard);
+
+-- How much may be spent in a period: of a payer (member is the nil UUID) or of one member of a paying org, at one provider or all ('').
+CREATE TABLE budget (
+    shard        smallint NOT NULL,
+    payer_is_org boolean NOT NULL,
+    payer_id     uuid NOT NULL,
+    member       uuid NOT NULL,
+    provider     text COLLATE "C" NOT NULL,
+    unit         text COLLATE "C" NOT NULL CHECK (unit IN ('TOKENS', 'MONEY')),
+    period       text COLLATE "C" NOT NULL CHECK (period IN ('DAY', 'WEEK', 'MONTH', 'NONE')),
+    -- Null: counted, not limited. Amounts are in the unit.
+    most         bigint CHECK (most BETWEEN 0 AND 9007199254740991),
+    time_zone    text COLLATE "C" NOT NULL,
+    -- JSON lists of thresholds: those that are set, and those that were reached in the running period.
+    thresholds   text NOT NULL,
+    reached      text NOT NULL,
+    starts_at    timestamptz NOT NULL,
+    ends_at      timestamptz,
+    used         bigint NOT NULL CHECK (used >= 0),
+    held         bigint NOT NULL CHECK (held >= 0),
+    PRIMARY KEY (payer_is_org, payer_id, member, provider, unit, period)
+) WITH (fillfactor = 70);
+CREATE INDEX budget_by_shard ON budget (shard);
 
 CREATE TABLE idempotency (
     -- The first 128 bits of SHA-256 over scope, a zero byte and key: a third of the size of the texts, in the row and in the index.

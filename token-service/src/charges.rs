@@ -2,6 +2,7 @@
 
 use crate::{
     callers::Reader,
+    consume_answer::CostPart,
     error,
     json_answer::{Instant, json_answer},
     payer::{Sight, sight_of},
@@ -42,6 +43,8 @@ struct ChargeRecord<'a> {
     settled: Tokens,
     refunded: Tokens,
     debt: Tokens,
+    #[serde(flatten)]
+    cost: CostPart,
     created_at: Instant,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_at: Option<Instant>,
@@ -66,6 +69,7 @@ impl<'a> ChargeRecord<'a> {
             settled: charge.settled,
             refunded: charge.refunded,
             debt: charge.debt,
+            cost: CostPart::of(charge),
             created_at: Instant(charge.created_at),
             settled_at: charge.settled_at.map(Instant),
             expires_at: charge.expires_at.map(Instant),

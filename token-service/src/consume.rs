@@ -9,9 +9,10 @@ use crate::{
     idempotency::{self, Keyed, Opening, Turn},
     payer::{self, Spend},
     prompted,
-    service::Service,
+    service::{Service, costing},
     spend_request::{SpendFields, SpendRequest},
     spending::{Admission, Booked, admit, book},
+    token_kinds::UsageBody,
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
 use domain::{access::Caller, charge::Metadata, ledger::Command};
@@ -44,14 +45,16 @@ pub struct ConsumeBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
 }
 
 impl ConsumeBody {
     /// What it asks for, well formed, and the prompt if it has one.
     pub fn parse(self, service: &Service, caller: &Caller) -> Result<(SpendRequest, Option<String>), Problem> {
-        let Self { metadata, model, org_id, prompt, provider, tokens, user_id, idempotency_key: _ } = self;
-        let fields = SpendFields { user_id, org_id, provider, model, tokens, metadata };
+        let Self { metadata, model, org_id, prompt, provider, tokens, usage, user_id, idempotency_key: _ } = self;
+        let fields = SpendFields { user_id, org_id, provider, model, tokens, usage, metadata };
         let request = SpendRequest::parse(fields, caller, &service.settings.current())?;
         Ok((request, prompt.filter(|prompt| !prompt.trim().is_empty())))
     }
@@ -106,6 +109,7 @@ pub struct Admitted {
 
 /// One turn under its key, one call to the buckets.
 pub async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Entry, Problem> {
+    let cost = spend.cost(service)?;
     let turn = match service.open(keyed.as_ref()).await? {
         Opening::Turn(turn) => turn,
         Opening::Done(stored) => return Ended::before(stored).map(Entry::Done),
@@ -120,7 +124,7 @@ pub async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Res
         None => None,
     };
     let command = Command::Consume { spec: spend.charge(service), tokens: spend.tokens };
-    let request = service.request(spend.payer, command, &spend.facts, idempotency);
+    let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
     Ok(Entry::Admitted(Box::new(Admitted { spend, taken, context, request, _turn: turn })))
 }
 

@@ -13,6 +13,7 @@ use domain::{
     charge::{Charge, ChargeStatus},
     ids::ChargeId,
     ledger::{Outcome, PoolView},
+    money::Currency,
 };
 use ports::ledger::StoredAnswer;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,8 @@ struct Answer<'a> {
     timestamp: Instant,
     quota: QuotaPart,
     tokens_charged: Tokens,
+    #[serde(flatten)]
+    cost: CostPart,
     provider_response: ProviderResponse<'a>,
 }
 
@@ -71,6 +74,22 @@ pub struct QuotaPart {
     #[serde(skip_serializing_if = "Option::is_none")]
     debt: Option<Tokens>,
     resets_at: Option<Instant>,
+}
+
+/// What the charge costs, where it has a price.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CostPart {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_minor_units: Option<Tokens>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<Currency>,
+}
+
+impl CostPart {
+    pub fn of(charge: &Charge) -> Self {
+        Self { cost_minor_units: charge.cost.map(|cost| cost.minor_units), currency: charge.cost.map(|cost| cost.currency) }
+    }
 }
 
 impl QuotaPart {
@@ -162,6 +181,7 @@ fn answer<'a>(context: &'a ConsumeContext, outcome: &Outcome) -> Result<Answer<'
         timestamp: Instant(*at),
         quota: QuotaPart::of(pool),
         tokens_charged: charge.settled,
+        cost: CostPart::of(charge),
         provider_response,
     })
 }

@@ -3,6 +3,7 @@
 use domain::{
     amount::Tokens,
     ids::{Model, Provider},
+    money::TokenKinds,
     settings::Dialect,
 };
 use reqwest::Url;
@@ -56,7 +57,10 @@ fn extend(base: &Url, segments: &[&str]) -> Option<Url> {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Usage {
-    Reported(Tokens),
+    Reported {
+        tokens: Tokens,
+        kinds: TokenKinds,
+    },
     /// Nothing is said: the declared amount is booked.
     Absent,
 }
@@ -75,6 +79,12 @@ struct OpenaiUsage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     total_tokens: Option<u64>,
+    prompt_tokens_details: Option<OpenaiPromptDetails>,
+}
+
+#[derive(Deserialize)]
+struct OpenaiPromptDetails {
+    cached_tokens: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -88,21 +98,23 @@ struct GeminiAnswer {
 struct GeminiUsage {
     prompt_token_count: Option<u64>,
     candidates_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
     total_token_count: Option<u64>,
 }
 
 pub fn usage(dialect: Dialect, answer: &str, declared: Tokens) -> Result<Usage, Incredible> {
-    let (parts, total) = match dialect {
+    let (parts, cached, total) = match dialect {
         Dialect::Chat => return Ok(Usage::Absent),
         Dialect::Openai | Dialect::Qwen => {
             let answer: OpenaiAnswer = serde_json::from_str(answer).map_err(|_| Incredible)?;
             let Some(usage) = answer.usage else { return Ok(Usage::Absent) };
-            ([usage.prompt_tokens, usage.completion_tokens], usage.total_tokens)
+            let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+            ([usage.prompt_tokens, usage.completion_tokens], cached, usage.total_tokens)
         }
         Dialect::Gemini => {
             let answer: GeminiAnswer = serde_json::from_str(answer).map_err(|_| Incredible)?;
             let Some(usage) = answer.usage_metadata else { return Ok(Usage::Absent) };
-            ([usage.prompt_token_count, usage.candidates_token_count], usage.total_token_count)
+            ([usage.prompt_token_count, usage.candidates_token_count], usage.cached_content_token_count, usage.total_token_count)
         }
     };
     let sum = parts.into_iter().flatten().try_fold(0_u64, u64::checked_add).ok_or(Incredible)?;
@@ -113,7 +125,20 @@ pub fn usage(dialect: Dialect, answer: &str, declared: Tokens) -> Result<Usage, 
     if used > LARGEST_CREDIBLE.max(declared.get()) {
         return Err(Incredible);
     }
-    Tokens::new(used).map(Usage::Reported).map_err(|_| Incredible)
+    let tokens = Tokens::new(used).map_err(|_| Incredible)?;
+    Ok(Usage::Reported { tokens, kinds: kinds(tokens, parts[0], cached) })
+}
+
+/// All that is no input is output: thoughts too, which only the total counts.
+fn kinds(tokens: Tokens, input: Option<u64>, cached: Option<u64>) -> TokenKinds {
+    let amount = |count: Option<u64>| count.and_then(|count| Tokens::new(i64::try_from(count).ok()?).ok());
+    match amount(input) {
+        Some(input) if input <= tokens => {
+            let cached = amount(cached).unwrap_or_default().min(input);
+            TokenKinds::Apart { input, output: tokens.saturating_sub(input), cached }
+        }
+        _ => TokenKinds::Together(tokens),
+    }
 }
 
 #[cfg(test)]
@@ -128,12 +153,15 @@ mod tests {
     fn each_dialect_reports_its_total() {
         let openai = r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
         let gemini = r#"{"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":4,"totalTokenCount":9}}"#;
-        assert_eq!(usage(Dialect::Openai, openai, tokens(1)), Ok(Usage::Reported(tokens(7))));
-        assert_eq!(usage(Dialect::Gemini, gemini, tokens(1)), Ok(Usage::Reported(tokens(9))), "thoughts count in the total only");
-        assert_eq!(
-            usage(Dialect::Qwen, r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, tokens(1)),
-            Ok(Usage::Reported(tokens(7)))
-        );
+        let reported = |input, output, cached| {
+            let kinds = TokenKinds::Apart { input: tokens(input), output: tokens(output), cached: tokens(cached) };
+            Ok(Usage::Reported { tokens: tokens(input + output), kinds })
+        };
+        assert_eq!(usage(Dialect::Openai, openai, tokens(1)), reported(3, 4, 0));
+        assert_eq!(usage(Dialect::Gemini, gemini, tokens(1)), reported(3, 6, 0), "thoughts are output that only the total counts");
+        assert_eq!(usage(Dialect::Qwen, r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, tokens(1)), reported(3, 4, 0));
+        let cached = r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2}}}"#;
+        assert_eq!(usage(Dialect::Openai, cached, tokens(1)), reported(3, 4, 2));
     }
 
     #[test]
@@ -146,7 +174,8 @@ mod tests {
             assert_eq!(usage(Dialect::Openai, &answer, tokens(1)), Err(Incredible), "{bad}");
         }
         let large = format!(r#"{{"usage":{{"total_tokens":{}}}}}"#, LARGEST_CREDIBLE + 1);
-        assert_eq!(usage(Dialect::Openai, &large, tokens(LARGEST_CREDIBLE + 1)), Ok(Usage::Reported(tokens(LARGEST_CREDIBLE + 1))));
+        let all = tokens(LARGEST_CREDIBLE + 1);
+        assert_eq!(usage(Dialect::Openai, &large, all), Ok(Usage::Reported { tokens: all, kinds: TokenKinds::Together(all) }));
     }
 
     #[test]

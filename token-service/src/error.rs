@@ -5,7 +5,7 @@ use axum::http::{HeaderName, StatusCode};
 use domain::{
     charge::ChargeStatus,
     ids::Provider,
-    ledger::{Outcome, QuotaExhausted},
+    ledger::{BudgetExhausted, Outcome, QuotaExhausted},
 };
 use ports::StoreError;
 use serde_json::json;
@@ -57,6 +57,25 @@ pub fn quota_exhausted(refusal: &QuotaExhausted) -> Problem {
     problem
 }
 
+/// 402 of a budget: how much it lets pass, in its own unit.
+fn budget_exhausted(refusal: &BudgetExhausted) -> Problem {
+    let resets_at = refusal.resets_at.map(|at| Instant(at).text());
+    let scope = if refusal.budget.member.is_some() { "MEMBER" } else { refusal.budget.payer.kind() };
+    Problem::new(StatusCode::PAYMENT_REQUIRED, "quota_exhausted", "the budget is exhausted").with_all(json!({
+        "scope": scope,
+        "provider": refusal.provider.as_str(),
+        "remaining": refusal.remaining.get(),
+        "requested": refusal.requested.get(),
+        "resetsAt": resets_at,
+        "budget": {
+            "unit": refusal.budget.unit.as_str(),
+            "period": refusal.budget.period.as_str(),
+            "provider": refusal.budget.provider.as_ref().map(Provider::as_str),
+            "limit": refusal.limit.get(),
+        },
+    }))
+}
+
 pub fn charge_not_found() -> Problem {
     Problem::not_found("charge not found")
 }
@@ -74,10 +93,11 @@ fn invalid_transition(status: ChargeStatus) -> Problem {
 pub fn outcome(outcome: &Outcome) -> Problem {
     match outcome {
         Outcome::QuotaExhausted(refusal) => quota_exhausted(refusal),
+        Outcome::BudgetExhausted(refusal) => budget_exhausted(refusal),
         Outcome::ChargeNotFound => charge_not_found(),
         Outcome::InvalidTransition { status } => invalid_transition(*status),
         Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
-        Outcome::Charged { .. } | Outcome::PoolChanged { .. } | Outcome::RefusalsRecorded => {
+        Outcome::Charged { .. } | Outcome::PoolChanged { .. } | Outcome::BudgetSet { .. } | Outcome::RefusalsRecorded => {
             Problem::internal(&StoreError::corrupt("ledger", "an answer that belongs to another kind of request"))
         }
     }

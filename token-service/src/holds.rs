@@ -2,15 +2,16 @@
 
 use crate::{
     callers::Spender,
-    consume_answer::QuotaPart,
+    consume_answer::{CostPart, QuotaPart},
     counters, error,
     idempotency::{self, Keyed, Opening},
     json_answer::{IDEMPOTENT_REPLAYED, Instant, json_answer, mark_replayed},
     payer::{self, Sight, Spend, sight_of},
     rate_record::RateRecord,
-    service::Service,
+    service::{Service, costing},
     spend_request::{SpendFields, SpendRequest, amount, required},
     spending::{Admission, Booked, admit, book, rate_of},
+    token_kinds::{UsageBody, cost_of, token_kinds},
 };
 use axum::{
     extract::State,
@@ -24,6 +25,7 @@ use domain::{
     charge::{Charge, ChargeStatus, Metadata},
     ids::{ChargeId, OrgId, UserId},
     ledger::{Command, Outcome},
+    money::TokenKinds,
 };
 use ports::ledger::LedgerAnswer;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,8 @@ pub struct ReserveBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
 }
 
@@ -62,6 +66,8 @@ pub struct ReserveBody {
 pub struct SettleBody {
     charge_id: Option<String>,
     tokens: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageBody>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -77,8 +83,8 @@ pub async fn reserve(
     StrictJson(body): StrictJson<ReserveBody>,
 ) -> Result<Response, Problem> {
     let keyed = idempotency::keyed(&headers, &caller, RESERVE, &body)?;
-    let ReserveBody { metadata, model, org_id, provider, tokens, ttl_seconds, user_id } = body;
-    let fields = SpendFields { user_id, org_id, provider, model, tokens, metadata };
+    let ReserveBody { metadata, model, org_id, provider, tokens, ttl_seconds, usage, user_id } = body;
+    let fields = SpendFields { user_id, org_id, provider, model, tokens, usage, metadata };
     let request = SpendRequest::parse(fields, &caller, &service.settings.current())?;
     let ttl_secs = ttl_seconds.unwrap_or(DEFAULT_TTL_SECS);
     if !(1..=LONGEST_TTL_SECS).contains(&ttl_secs) {
@@ -92,6 +98,7 @@ pub async fn reserve(
 
 async fn hold(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, ttl: TimeDelta) -> Result<Response, Problem> {
     let replay = |stored: ports::ledger::StoredAnswer| replayed(held_answer(&rate_of(&stored.context)?, &stored.outcome));
+    let cost = spend.cost(&service)?;
     let _turn = match service.open(keyed.as_ref()).await? {
         Opening::Turn(turn) => turn,
         Opening::Done(stored) => return replay(stored),
@@ -106,7 +113,7 @@ async fn hold(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, ttl: Ti
     };
     let expires_at = service.clock.now() + ttl;
     let command = Command::Hold { spec: spend.charge(&service), tokens: spend.tokens, expires_at };
-    let request = service.request(spend.payer, command, &spend.facts, idempotency);
+    let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
     match book(&service, &spend, &taken, request).await? {
         Booked::New(outcome) => {
             counters::consumed(&spend.provider, "held");
@@ -167,7 +174,8 @@ pub async fn settle(
     let charge_id = charge_id(body.charge_id.as_deref())?;
     let tokens = body.tokens.ok_or_else(|| Problem::field("tokens", "tokens is required"))?;
     let tokens = amount("tokens", tokens)?;
-    end(service, caller, keyed, Command::Settle { charge_id, tokens }, charge_id).await
+    let kinds = token_kinds(body.usage.as_ref(), tokens)?;
+    end(service, caller, keyed, Command::Settle { charge_id, tokens }, charge_id, Some(kinds)).await
 }
 
 pub async fn release(
@@ -178,7 +186,7 @@ pub async fn release(
 ) -> Result<Response, Problem> {
     let keyed = idempotency::keyed(&headers, &caller, RELEASE, &body)?;
     let charge_id = charge_id(body.charge_id.as_deref())?;
-    end(service, caller, keyed, Command::Release { charge_id }, charge_id).await
+    end(service, caller, keyed, Command::Release { charge_id }, charge_id, None).await
 }
 
 fn charge_id(text: Option<&str>) -> Result<ChargeId, Problem> {
@@ -192,8 +200,13 @@ async fn end(
     keyed: Option<Keyed>,
     command: Command,
     charge_id: ChargeId,
+    settled: Option<TokenKinds>,
 ) -> Result<Response, Problem> {
     let charge = endable(&service, &caller, charge_id).await?;
+    let cost = match settled {
+        Some(kinds) => cost_of(&service, &charge.spec, charge.created_at, kinds)?,
+        None => None,
+    };
     let told = Arc::clone(&service);
     service
         .to_its_end(async move {
@@ -205,7 +218,7 @@ async fn end(
             let org = charge.spec.payer.org();
             let facts = service.facts.of(charge.spec.user_id, org).await.map_err(|failure| error::store(&failure))?;
             let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-            let request = service.request(charge.spec.payer, command, &facts, idempotency);
+            let request = costing(service.request(charge.spec.payer, command, &facts, idempotency), cost);
             match service.writer.write(request).await.map_err(|failure| error::write(&failure))? {
                 LedgerAnswer::Decided(outcome) => ended_answer(&outcome),
                 LedgerAnswer::Replayed(stored) => replayed(ended_answer(&stored.outcome)),
@@ -248,6 +261,8 @@ struct EndedAnswer {
     debt: Tokens,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
+    #[serde(flatten)]
+    cost: CostPart,
 }
 
 fn ended_answer(outcome: &Outcome) -> Result<Response, Problem> {
@@ -260,6 +275,7 @@ fn ended_answer(outcome: &Outcome) -> Result<Response, Problem> {
         returned: charge.held.saturating_sub(charge.settled),
         debt: charge.debt,
         late: charge.late,
+        cost: CostPart::of(charge),
     };
     json_answer(StatusCode::OK, &answer)
 }

@@ -4,6 +4,7 @@
 //! ([`service::Service::to_its_end`]), which a client that disconnects cannot cut short.
 
 mod buckets;
+mod budgets;
 mod callers;
 mod charges;
 mod consume;
@@ -30,6 +31,7 @@ mod spend_facts;
 mod spend_request;
 mod spending;
 mod sweeper;
+mod token_kinds;
 mod unknown_outcome;
 
 pub use provider_call::provider_client;

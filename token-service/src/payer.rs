@@ -1,11 +1,12 @@
 //! Who pays, and whether this caller may spend that: the caller's own pool, or an org's for its members.
 
-use crate::{error, service::Service, spend_request::SpendRequest};
+use crate::{error, service::Service, spend_request::SpendRequest, token_kinds::cost};
 use domain::{
     access::{Caller, Role},
     amount::Tokens,
     charge::{ChargeSpec, Metadata},
     ids::{ChargeId, KeyId, Model, OrgId, Payer, Provider, UserId},
+    money::{Cost, TokenKinds},
 };
 use ports::accounts::SpendFacts;
 use service_kit::problem::Problem;
@@ -20,6 +21,7 @@ pub struct Spend {
     pub provider: Provider,
     pub model: Option<Model>,
     pub tokens: Tokens,
+    pub kinds: TokenKinds,
     pub metadata: Metadata,
     /// Of the spending user, in the paying org.
     pub facts: Arc<SpendFacts>,
@@ -28,6 +30,11 @@ pub struct Spend {
 }
 
 impl Spend {
+    /// What it costs at the prices of now.
+    pub fn cost(&self, service: &Service) -> Result<Option<Cost>, Problem> {
+        cost(service, &self.provider, self.model.as_ref(), service.clock.now(), self.kinds)
+    }
+
     /// The charge this spend becomes; a new id each time.
     pub fn charge(&self, service: &Service) -> ChargeSpec {
         ChargeSpec {
@@ -44,7 +51,7 @@ impl Spend {
 
 /// 403 in every case in which the caller may not, whether or not the user or org exists.
 pub async fn authorise(service: &Service, caller: &Caller, request: SpendRequest) -> Result<Spend, Problem> {
-    let SpendRequest { user_id, org_id, provider, model, tokens, metadata } = request;
+    let SpendRequest { user_id, org_id, provider, model, tokens, kinds, metadata } = request;
     if !caller.may_use_provider(&provider) {
         return Err(error::key_excludes_provider(&provider));
     }
@@ -60,7 +67,7 @@ pub async fn authorise(service: &Service, caller: &Caller, request: SpendRequest
         _ => None,
     };
     let payer = org_id.map_or(Payer::User(user_id), Payer::Org);
-    Ok(Spend { payer, user_id, key_id: caller.key_id, provider, model, tokens, metadata, facts, key_tier })
+    Ok(Spend { payer, user_id, key_id: caller.key_id, provider, model, tokens, kinds, metadata, facts, key_tier })
 }
 
 /// The org pays only for its members. For another member an `ORG_ADMIN` of that org or an administrator may ask.

@@ -221,7 +221,12 @@ async fn change_once(
 }
 
 /// The outcome, and whether it is an earlier one.
-async fn write(service: &Service, command: Command, payer: Payer, idempotency: Option<Idempotency>) -> Result<(Outcome, bool), Problem> {
+pub async fn write(
+    service: &Service,
+    command: Command,
+    payer: Payer,
+    idempotency: Option<Idempotency>,
+) -> Result<(Outcome, bool), Problem> {
     let facts = facts_of_payer(service, payer).await?;
     let request = service.request(payer, command, &facts, idempotency);
     match service.writer.write(request).await.map_err(|failure| error::write(&failure))? {
@@ -291,7 +296,7 @@ fn pool_key(user: Option<&str>, org: Option<&str>, provider: Option<&str>, setti
 }
 
 /// Exactly one of the two. An administrator may name users and orgs that have no account here.
-fn payer(user: Option<&str>, org: Option<&str>) -> Result<Payer, Problem> {
+pub fn payer(user: Option<&str>, org: Option<&str>) -> Result<Payer, Problem> {
     match (user.map(str::trim).filter(|text| !text.is_empty()), org.map(str::trim).filter(|text| !text.is_empty())) {
         (Some(user), None) => user.parse().map(Payer::User).map_err(|_| Problem::field("userId", "invalid userId")),
         (None, Some(org)) => org.parse().map(Payer::Org).map_err(|_| Problem::field("orgId", "invalid orgId")),

@@ -10,8 +10,9 @@ use crate::{
     idempotency::{Keyed, Opening},
     payer::Spend,
     provider_call::{Prepared, ProviderFailure, Reply},
-    service::Service,
+    service::{Service, costing},
     spending::{Admission, Booked, admit, book},
+    token_kinds::cost,
 };
 use axum::http::header;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,6 +20,7 @@ use domain::{
     charge::ChargeStatus,
     ids::ChargeId,
     ledger::{Command, Outcome},
+    money::{Cost, TokenKinds},
 };
 use ports::ledger::{LedgerAnswer, LedgerRequest, StoredAnswer};
 use service_kit::problem::Problem;
@@ -31,6 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The story: bucket, hold, call, settlement.
 pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, prompt: String) -> Result<Ended, Problem> {
+    // Too dear to be counted: refused before anything is taken.
+    spend.cost(&service)?;
     let prepared = service.providers.prepare(&service.settings.current(), &spend, &prompt)?;
     drop(prompt);
     let keyed = keyed.as_ref();
@@ -44,6 +48,7 @@ pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, p
     };
     let context = ConsumeContext { rate: taken.record.clone(), provider: None };
     let settle_by = service.clock.now() + TimeDelta::from_std(prepared.timeout + MARGIN).unwrap_or_default();
+    let made_at = service.clock.now();
     let request = hold(&service, &spend, keyed, &context, settle_by)?;
     let charge_id = match book(&service, &spend, &taken, request).await? {
         Booked::New(Outcome::Charged { charge, .. }) => charge.spec.id,
@@ -51,7 +56,7 @@ pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, p
         Booked::Before(stored) => return Ended::before(stored),
         Booked::LeftOpen(stored) => return end_left_open(&service, &spend, keyed, &stored).await,
     };
-    let held = Held { service: &service, spend: &spend, keyed, charge_id };
+    let held = Held { service: &service, spend: &spend, keyed, charge_id, made_at };
     match call(prepared, &spend).await {
         Ok(reply) => held.settle(context, reply).await,
         Err(failure) => {
@@ -77,7 +82,7 @@ fn hold(
         None => None,
     };
     let command = Command::Hold { spec: spend.charge(service), tokens: spend.tokens, expires_at };
-    Ok(service.request(spend.payer, command, &spend.facts, idempotency))
+    Ok(costing(service.request(spend.payer, command, &spend.facts, idempotency), spend.cost(service)?))
 }
 
 /// A charge of ours that waits for its end.
@@ -86,16 +91,18 @@ struct Held<'a> {
     spend: &'a Spend,
     keyed: Option<&'a Keyed>,
     charge_id: ChargeId,
+    made_at: DateTime<Utc>,
 }
 
 impl Held<'_> {
     async fn settle(&self, mut context: ConsumeContext, reply: Reply) -> Result<Ended, Problem> {
-        let tokens = match reply.usage {
-            Usage::Reported(tokens) => tokens,
-            Usage::Absent => self.spend.tokens,
+        let (tokens, kinds) = match reply.usage {
+            Usage::Reported { tokens, kinds } => (tokens, kinds),
+            Usage::Absent => (self.spend.tokens, self.spend.kinds),
         };
+        let cost = self.cost(kinds);
         context.provider = Some(ProviderPart::Answered(reply.answer));
-        let outcome = self.end(&context, Command::Settle { charge_id: self.charge_id, tokens }).await?;
+        let outcome = self.end(&context, Command::Settle { charge_id: self.charge_id, tokens }, cost).await?;
         let settled = matches!(outcome, Outcome::Charged { .. });
         counters::consumed(&self.spend.provider, if settled { "allowed" } else { "failed" });
         Ok(Ended::now(context, outcome))
@@ -104,17 +111,23 @@ impl Held<'_> {
     async fn release(&self, mut context: ConsumeContext, failure: ProviderFailure) -> Result<Ended, Problem> {
         counters::consumed(&self.spend.provider, "provider_failure");
         context.provider = Some(ProviderPart::Failed(failure));
-        let outcome = self.end(&context, Command::Release { charge_id: self.charge_id }).await?;
+        let outcome = self.end(&context, Command::Release { charge_id: self.charge_id }, None).await?;
         Ok(Ended::now(context, outcome))
     }
 
+    /// A credible usage has a cost; one beyond the largest amount of money would have been refused with the hold.
+    fn cost(&self, kinds: TokenKinds) -> Option<Cost> {
+        let Spend { provider, model, .. } = self.spend;
+        cost(self.service, provider, model.as_ref(), self.made_at, kinds).unwrap_or_default()
+    }
+
     /// Ends the charge and, with it, the story under its key.
-    async fn end(&self, context: &ConsumeContext, command: Command) -> Result<Outcome, Problem> {
+    async fn end(&self, context: &ConsumeContext, command: Command, cost: Option<Cost>) -> Result<Outcome, Problem> {
         let idempotency = match self.keyed {
             Some(keyed) => Some(keyed.completes(context.to_bytes()?)),
             None => None,
         };
-        let request = self.service.request(self.spend.payer, command, &self.spend.facts, idempotency);
+        let request = costing(self.service.request(self.spend.payer, command, &self.spend.facts, idempotency), cost);
         match insist(self.service, request).await {
             Ok(LedgerAnswer::Decided(outcome)) => Ok(outcome),
             Ok(LedgerAnswer::Replayed(stored)) => Ok(stored.outcome),
@@ -156,7 +169,8 @@ async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, 
             Command::Release { charge_id }
         }
     };
-    let held = Held { service, spend, keyed, charge_id };
-    let outcome = held.end(&context, command).await.map_err(|problem| problem.header(header::RETRY_AFTER, "1"))?;
+    let cost = current.cost.filter(|_| matches!(command, Command::Settle { .. }));
+    let held = Held { service, spend, keyed, charge_id, made_at: current.created_at };
+    let outcome = held.end(&context, command, cost).await.map_err(|problem| problem.header(header::RETRY_AFTER, "1"))?;
     Ok(Ended::now(context, outcome))
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     buckets::{Owners, applicable},
+    budgets,
     callers::Reader,
     counters, error,
     json_answer::{Instant, json_answer},
@@ -13,6 +14,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{
     access::Caller,
     amount::Tokens,
+    budget::Budget,
     ids::{OrgId, Payer, Provider, UserId},
     ledger::pool_view,
     pool::{Pool, PoolKey},
@@ -21,6 +23,7 @@ use domain::{
 };
 use ports::accounts::SpendFacts;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service_kit::{json::StrictQuery, problem::Problem};
 use std::sync::Arc;
 
@@ -57,6 +60,9 @@ struct QuotaRecord<'a> {
     debt: Tokens,
     /// `null` while the buckets cannot be asked.
     buckets: Option<Vec<BucketRecord>>,
+    /// Of the payer, and of the caller as its member; all of them must have room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    budgets: Vec<Value>,
 }
 
 #[derive(Serialize)]
@@ -132,10 +138,12 @@ async fn answer(service: &Service, caller: &Caller, parsed: Result<(Payer, Provi
     let settings = service.settings.current();
     let pool = pool_view(&stored, service.clock.now(), allowance_cap(&settings, payer, &facts));
     let buckets = buckets(service, &settings, caller, payer, &provider, &facts).await;
-    json_answer(StatusCode::OK, &record(&pool, buckets))
+    let covers = |budget: &Budget| budget.key.provider.as_ref().is_none_or(|own| *own == provider);
+    let budgets = budgets::records(service, payer, caller.user_id, covers).await?;
+    json_answer(StatusCode::OK, &record(&pool, buckets, budgets))
 }
 
-fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>) -> QuotaRecord<'_> {
+fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>, budgets: Vec<Value>) -> QuotaRecord<'_> {
     let (user_id, org_id) = match pool.key.payer {
         Payer::User(user) => (Some(user), None),
         Payer::Org(org) => (None, Some(org)),
@@ -159,6 +167,7 @@ fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>) -> QuotaRecord<'_> {
         held: pool.held(),
         debt: pool.debt,
         buckets,
+        budgets,
     }
 }
 

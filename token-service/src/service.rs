@@ -12,6 +12,7 @@ use crate::{
 use domain::{
     ids::Payer,
     ledger::{Command, Request},
+    money::Cost,
     settings::Settings,
 };
 use ports::{
@@ -75,16 +76,21 @@ impl Service {
         self.stories.wait().await;
     }
 
-    /// A command as of now, in the trace of the current request.
+    /// A command as of now, in the trace of the current request. It costs nothing until somebody says what.
     pub fn request(&self, payer: Payer, command: Command, facts: &SpendFacts, idempotency: Option<Idempotency>) -> LedgerRequest {
         let allowance_cap = allowance_cap(&self.settings.current(), payer, facts);
         LedgerRequest {
-            request: Request { command, now: self.clock.now(), allowance_cap },
+            request: Request { command, now: self.clock.now(), allowance_cap, cost: None },
             shard: payer.shard(),
             idempotency,
             trace_parent: request_context::current().map(|context| context.trace_parent),
         }
     }
+}
+
+/// The request at a cost.
+pub fn costing(request: LedgerRequest, cost: Option<Cost>) -> LedgerRequest {
+    LedgerRequest { request: Request { cost, ..request.request }, ..request }
 }
 
 /// What the payer's own tier lets a period grant.

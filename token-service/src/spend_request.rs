@@ -1,10 +1,12 @@
 //! What a client asks to spend, from loose JSON to types. The order of the checks is the order of the predecessor's messages.
 
+use crate::token_kinds::{UsageBody, token_kinds};
 use domain::{
     access::Caller,
     amount::Tokens,
     charge::Metadata,
     ids::{Model, NameError, OrgId, Provider, UserId},
+    money::TokenKinds,
     settings::{ProviderSettings, Settings},
 };
 use service_kit::problem::Problem;
@@ -20,6 +22,7 @@ pub struct SpendFields {
     pub provider: Option<String>,
     pub model: Option<String>,
     pub tokens: Option<i64>,
+    pub usage: Option<UsageBody>,
     pub metadata: Option<Metadata>,
 }
 
@@ -31,6 +34,7 @@ pub struct SpendRequest {
     pub provider: Provider,
     pub model: Option<Model>,
     pub tokens: Tokens,
+    pub kinds: TokenKinds,
     pub metadata: Metadata,
 }
 
@@ -45,11 +49,12 @@ impl SpendRequest {
         let user_id = user.id()?;
         let org_id = optional_org(fields.org_id.as_deref())?;
         let tokens = amount("tokens", tokens)?;
+        let kinds = token_kinds(fields.usage.as_ref(), tokens)?;
         let (provider, provider_settings) = known_provider(provider, settings)?;
         let model = known_model(fields.model.as_deref(), &provider, provider_settings)?;
         let metadata = fields.metadata.unwrap_or_default();
         check_metadata(&metadata)?;
-        Ok(Self { user_id, org_id, provider, model, tokens, metadata })
+        Ok(Self { user_id, org_id, provider, model, tokens, kinds, metadata })
     }
 }
 
@@ -159,7 +164,15 @@ mod tests {
     }
 
     fn fields() -> SpendFields {
-        SpendFields { user_id: None, org_id: None, provider: Some(" OpenAI ".into()), model: None, tokens: Some(5), metadata: None }
+        SpendFields {
+            user_id: None,
+            org_id: None,
+            provider: Some(" OpenAI ".into()),
+            model: None,
+            tokens: Some(5),
+            usage: None,
+            metadata: None,
+        }
     }
 
     fn message(fields: SpendFields) -> String {
@@ -192,6 +205,7 @@ mod tests {
             provider: fields.provider.clone(),
             model: fields.model.clone(),
             tokens: fields.tokens,
+            usage: fields.usage.clone(),
             metadata: fields.metadata.clone(),
         }
     }

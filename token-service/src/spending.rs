@@ -82,7 +82,7 @@ pub async fn book(service: &Service, spend: &Spend, taken: &Taken, request: Ledg
 }
 
 fn refused(service: &Service, spend: &Spend, outcome: &Outcome) -> Problem {
-    if matches!(outcome, Outcome::QuotaExhausted(_)) {
+    if matches!(outcome, Outcome::QuotaExhausted(_) | Outcome::BudgetExhausted(_)) {
         counters::consumed(&spend.provider, "quota_insufficient");
         service.refusals.count(spend, refusals::QUOTA_EXHAUSTED);
     }

@@ -66,6 +66,6 @@ fn has_ended(written: &Written) -> bool {
 }
 
 fn expiry(service: &Service, charge_id: ChargeId) -> Option<LedgerRequest> {
-    let request = Request { command: Command::Expire { charge_id }, now: service.clock.now(), allowance_cap: None };
+    let request = Request { command: Command::Expire { charge_id }, now: service.clock.now(), allowance_cap: None, cost: None };
     Some(LedgerRequest { request, shard: charge_id.shard()?, idempotency: None, trace_parent: None })
 }

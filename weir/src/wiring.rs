@@ -287,6 +287,7 @@ impl Start {
         let deps = auth_service::Deps {
             accounts: Arc::clone(&backends.accounts),
             answers: Arc::clone(&backends.answers),
+            ledger: Arc::clone(&backends.ledger),
             settings: self.hot.clone(),
             clock: self.clock.clone(),
         };

@@ -22,7 +22,7 @@ use std::{
 use uuid::Uuid;
 
 fn request(payer: Payer, command: Command) -> LedgerRequest {
-    let request = Request { command, now: noon(), allowance_cap: None };
+    let request = Request { command, now: noon(), allowance_cap: None, cost: None };
     LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
 }
 

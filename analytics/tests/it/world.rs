@@ -92,6 +92,7 @@ pub fn settled(payer: Payer, user: UserId, tokens: i64, occurred_at: DateTime<Ut
         charge_id: None,
         tokens: Tokens::new(tokens).unwrap(),
         count: 1,
+        cost: None,
         reason: None,
         occurred_at,
         metadata: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! A running auth-service and callers to speak to it as.
 
-use crate::accounts::MemoryAccounts;
+use crate::{accounts::MemoryAccounts, ledger::MemoryLedger};
 use auth_service::{Deps, start};
 use axum::{
     Router,
@@ -69,7 +69,13 @@ impl App {
         let clock = Clock::manual(start_time);
         let settings = HotSettings::new(Settings::default());
         let answers = Arc::new(MemoryAnswers::default());
-        let deps = Deps { accounts: Arc::clone(&accounts) as _, answers: Arc::clone(&answers) as _, settings, clock: clock.clone() };
+        let deps = Deps {
+            accounts: Arc::clone(&accounts) as _,
+            answers: Arc::clone(&answers) as _,
+            ledger: Arc::new(MemoryLedger::default()),
+            settings,
+            clock: clock.clone(),
+        };
         Self { accounts, answers, clock, router: start(deps, &Tasks::new()) }
     }
 

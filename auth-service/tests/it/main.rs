@@ -7,5 +7,6 @@ mod authenticate;
 mod bootstrap;
 mod idempotency;
 mod keys;
+mod ledger;
 mod orgs;
 mod tiers;

@@ -147,6 +147,48 @@ async fn members_are_put_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_members_limits_are_set_one_by_one_and_lifted_without_a_number() {
+    let Acme { app, org, org_admin, member } = acme().await;
+    let path = format!("{ORGS}/{org}/members/{}", id(&member));
+    let limits = json!([
+        {"limit": 500, "period": "DAY", "provider": "OpenAI", "thresholds": [{"percent": 80}]},
+        {"limit": 9000, "period": "MONTH", "timeZone": "Europe/Berlin"},
+    ]);
+    let put = app.put(&org_admin, &path, json!({"role": "MEMBER", "limits": limits})).await.expect(200);
+    let shown: Vec<_> = put.body["limits"].as_array().unwrap().iter().map(|limit| (&limit["provider"], &limit["remaining"])).collect();
+    assert_eq!(shown, [(&json!("openai"), &json!(500)), (&Value::Null, &json!(9000))]);
+    assert_eq!(put.body["limits"][0]["memberId"], json!(id(&member)));
+    assert_eq!(put.body["limits"][1]["resetsAt"], "2026-11-30T23:00:00.000Z");
+    let lifted = app.put(&org_admin, &path, json!({"role": "MEMBER", "limits": [{"period": "MONTH"}]})).await.expect(200);
+    assert_eq!(lifted.body["limits"][0]["limit"], Value::Null);
+    app.put(&member, &path, json!({"role": "MEMBER", "limits": [{"limit": 1, "period": "DAY"}]})).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_limit_that_makes_no_sense_is_refused_by_its_field() {
+    let Acme { app, org, org_admin, member } = acme().await;
+    let path = format!("{ORGS}/{org}/members/{}", id(&member));
+    for (limit, field) in [
+        (json!({"limit": -1, "period": "DAY"}), "limit"),
+        (json!({"limit": 9_007_199_254_740_992_i64, "period": "DAY"}), "limit"),
+        (json!({"limit": 1}), "period"),
+        (json!({"limit": 1, "period": "YEAR"}), "period"),
+        (json!({"limit": 1, "period": "DAY", "timeZone": "Europe/Atlantis"}), "timeZone"),
+        (json!({"limit": 1, "period": "DAY", "provider": "nobody"}), "provider"),
+        (json!({"limit": 1, "period": "DAY", "unit": "MONEY"}), "unit"),
+        (json!({"limit": 1, "period": "DAY", "unit": "HOURS"}), "unit"),
+        (json!({"limit": 1, "period": "DAY", "thresholds": [{"percent": 0}]}), "thresholds"),
+        (json!({"limit": 1, "period": "DAY", "thresholds": [{"percent": 5, "amount": 5}]}), "thresholds"),
+        (json!({"period": "DAY", "thresholds": [{"percent": 50}]}), "thresholds"),
+    ] {
+        let refused = app.put(&org_admin, &path, json!({"role": "ORG_ADMIN", "limits": [limit]})).await.refused(400, "validation_failed");
+        assert_eq!(refused.body["errors"][0]["field"], field, "{:#}", refused.body);
+    }
+    let members = app.get(&org_admin, &format!("{ORGS}/{org}/members")).await.expect(200).body;
+    assert!(members["items"].as_array().unwrap().contains(&json!({"userId": id(&member), "role": "MEMBER"})), "{members}");
+}
+
+#[tokio::test]
 async fn the_last_org_admin_can_neither_leave_nor_step_down() {
     let Acme { app, org, org_admin, member } = acme().await;
     let path = |caller: &Caller| format!("{ORGS}/{org}/members/{}", id(caller));

@@ -7,6 +7,7 @@ use domain::{
     charge::Metadata,
     event::{EventType, NewEvent, UsageEvent},
     ids::{ChargeId, EventId, KeyId, Model, Payer, Provider, Shard, UserId},
+    money::Cost,
 };
 use ports::Result;
 use scylla::{DeserializeRow, SerializeRow, value::MaybeUnset};
@@ -30,6 +31,8 @@ pub struct RawRow<'a> {
     charge_id: MaybeUnset<Uuid>,
     tokens: i64,
     count: i64,
+    cost_minor_units: MaybeUnset<i64>,
+    currency: MaybeUnset<String>,
     reason: MaybeUnset<&'a str>,
     metadata: MaybeUnset<&'a Metadata>,
     seq: i64,
@@ -57,6 +60,8 @@ impl<'a> RawRow<'a> {
             charge_id: optional(fact.charge_id.map(|id| id.0)),
             tokens: fact.tokens.get(),
             count: fact.count,
+            cost_minor_units: MaybeUnset::from_option(fact.cost.map(|cost| cost.minor_units.get())),
+            currency: MaybeUnset::from_option(fact.cost.map(|cost| cost.currency.to_string())),
             reason: MaybeUnset::from_option(fact.reason.as_deref()),
             metadata: MaybeUnset::from_option(Some(&fact.metadata).filter(|metadata| !metadata.is_empty())),
             seq: event.seq,
@@ -132,6 +137,8 @@ pub struct StoredRaw {
     charge_id: Option<Uuid>,
     tokens: i64,
     count: i64,
+    cost_minor_units: Option<i64>,
+    currency: Option<String>,
     reason: Option<String>,
     metadata: Option<Metadata>,
     seq: i64,
@@ -145,6 +152,13 @@ impl StoredRaw {
         let damaged = |column: &str| corrupt(format!("raw event {id} with an impossible {column}"));
         let provider = self.provider.map(Provider::try_from).transpose().map_err(|_| damaged("provider"))?;
         let model = self.model.map(Model::try_from).transpose().map_err(|_| damaged("model"))?;
+        let cost = match (self.cost_minor_units, self.currency) {
+            (Some(units), Some(currency)) => Some(Cost {
+                minor_units: Tokens::new(units).map_err(|_| damaged("cost_minor_units"))?,
+                currency: currency.parse().map_err(|_| damaged("currency"))?,
+            }),
+            _ => None,
+        };
         let event = NewEvent {
             id: EventId(id),
             kind: EventType::parse(&self.kind).ok_or_else(|| damaged("kind"))?,
@@ -156,6 +170,7 @@ impl StoredRaw {
             charge_id: self.charge_id.map(ChargeId),
             tokens: Tokens::new(self.tokens).map_err(|_| damaged("tokens"))?,
             count: self.count,
+            cost,
             reason: self.reason,
             occurred_at: self.ts,
             metadata: self.metadata.unwrap_or_default(),

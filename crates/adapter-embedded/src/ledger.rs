@@ -3,11 +3,12 @@
 //! | step | statement |
 //! |---|---|
 //! | keys already claimed | `find_idempotency.sql` |
-//! | charges, their pools, periods that are over, numbers of the shards | `load_charges.sql`, `load_pools.sql`, `load_periods.sql`, `load_heads.sql` |
+//! | charges, their pools, periods that are over, budgets, numbers of the shards | `load_charges.sql`, `load_pools.sql`, `load_periods.sql`, `load_budgets.sql`, `load_heads.sql` |
 //! | decide each request in order, number and encode its events | – |
-//! | write what changed | `insert_events.sql`, `raise_heads.sql`, `put_charges.sql`, `put_pools.sql`, `put_periods.sql`, `put_idempotency.sql` |
+//! | write what changed | `insert_events.sql`, `raise_heads.sql`, `put_charges.sql`, `put_pools.sql`, `put_periods.sql`, `put_budgets.sql`, `put_idempotency.sql` |
 
 mod apply;
+mod budgets;
 mod claims;
 mod numbering;
 mod rows;
@@ -19,10 +20,12 @@ use crate::{
 };
 use apply::Batch;
 use async_trait::async_trait;
+use budgets::{BudgetRow, load_budgets};
 use chrono::{DateTime, Utc};
 use domain::{
+    budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard},
+    ids::{ChargeId, Payer, Provider, Shard, UserId},
     pool::{Pool, PoolKey},
 };
 use ports::{
@@ -114,6 +117,11 @@ impl Ledger for Embedded {
         rows.into_iter().map(Pool::try_from).collect()
     }
 
+    async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>> {
+        let owners = [None, member].map(|member| (payer, member)).into();
+        Ok(load_budgets(self.inner.main.readers(), &owners).await?.into_values().collect())
+    }
+
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
         let query = sqlx::query_scalar::<_, Uuid>(include_str!("../sql/find_expired_holds.sql")).bind(now.timestamp_millis()).bind(limit);
         let ids = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
@@ -146,7 +154,9 @@ impl Ledger for Embedded {
         let charges: Vec<ChargeRow> = of_shard(&mut transaction, include_str!("../sql/charges_of_shard.sql"), shard).await?;
         let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
         let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
+        let budgets: Vec<BudgetRow> = of_shard(&mut transaction, include_str!("../sql/budgets_of_shard.sql"), shard).await?;
         Ok(ShardSnapshot {
+            budgets: budgets::by_key(budgets)?.into_values().collect(),
             events,
             charges: charges.into_iter().map(Charge::try_from).collect::<Result<_>>()?,
             pools: pools.into_iter().map(Pool::try_from).collect::<Result<_>>()?,

@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn grant(user: UserId, provider: &Provider) -> Result<LedgerRequest, Box<dyn Error>> {
     let pool = PoolKey { payer: Payer::User(user), provider: provider.clone() };
     let command = Command::Grant { pool, tokens: Tokens::new(1 << 50)?, reason: "measurement".into() };
-    let request = Request { command, now: Clock::System.now(), allowance_cap: None };
+    let request = Request { command, now: Clock::System.now(), allowance_cap: None, cost: None };
     Ok(LedgerRequest { request, shard: Payer::User(user).shard(), idempotency: None, trace_parent: None })
 }
 
@@ -76,7 +76,7 @@ fn consume(user_id: UserId, provider: &Provider, model: &Model, keyed: bool) -> 
     let key = || IdempotencyKey { scope: format!("user:{user_id}|POST /api/v1/tokens/consume"), key: Uuid::new_v4().to_string() };
     let idempotency = keyed.then(|| Idempotency { key: key(), fingerprint: [7; 32], claim: Claim::Completes, context: Vec::new() });
     let command = Command::Consume { spec, tokens: Tokens::new(1).unwrap_or(Tokens::ZERO) };
-    let request = Request { command, now, allowance_cap: None };
+    let request = Request { command, now, allowance_cap: None, cost: None };
     LedgerRequest { request, shard: payer.shard(), idempotency, trace_parent: Some(TraceParent::generate()) }
 }
 

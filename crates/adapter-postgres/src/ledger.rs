@@ -7,9 +7,10 @@
 //! | 3 | `load_claims.sql` | a request has an idempotency key |
 //! | 4 | `load_charges.sql`, `load_periods.sql` | settle, release, expire, a repeated request |
 //! | 5 | `load_pools.sql` | a pool is concerned |
+//! | | `load_budgets.sql` | a shard of the batch has budgets |
 //! | | `domain::ledger::decide` for each request in arrival order; events are numbered and encoded | |
 //! | 6 | `write.sql`: numbers, events, new charges, changed pools | something changed |
-//! | 7 | `update_charges.sql`, `put_periods.sql`, `insert_claims.sql`, … | rows of these tables changed |
+//! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `insert_claims.sql`, … | rows of these tables changed |
 //! | 8 | `COMMIT`, or `ROLLBACK` when nothing changed | |
 //!
 //! The lock of a shard covers everything in it (see `migrations/postgres`), is held until the commit, and is taken in one order: numbers
@@ -18,6 +19,7 @@
 mod answers;
 mod apply;
 mod batch;
+mod budgets;
 mod claims;
 mod load;
 mod rows;
@@ -32,8 +34,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeZone, Utc};
 use claims::Claims;
 use domain::{
+    budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard},
+    ids::{ChargeId, Payer, Provider, Shard, UserId},
     pool::{Pool, PoolKey},
 };
 use ports::{
@@ -143,6 +146,10 @@ impl Ledger for Postgres {
         rows.into_iter().map(PoolRow::pool).collect()
     }
 
+    async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>> {
+        bounded(budgets::of_payer(&self.pool, payer, member)).await?
+    }
+
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
         let statement = sqlx::query_scalar(include_str!("sql/ledger/expired_holds.sql")).bind(now).bind(i64::from(limit));
         let ids: Vec<Uuid> = bounded(statement.fetch_all(&self.pool)).await?;
@@ -197,7 +204,9 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<Shard
         let event = event_codec::decode(&payload).map_err(|error| error.to_string());
         StoredEvent { seq, payload, event }
     };
+    let budgets = budgets::of_shard(connection, column).await?;
     Ok(ShardSnapshot {
+        budgets,
         events: events.into_iter().map(stored).collect(),
         charges: charges.into_iter().map(ChargeRow::charge).collect::<Result<_>>()?,
         pools: pools.into_iter().map(PoolRow::pool).collect::<Result<_>>()?,

@@ -1,6 +1,6 @@
 //! I1: what the charges hold and settled is what the balances say, and no balance is below zero; the part nothing covered is debt.
 
-use crate::{Scope, picture::Picture, report::Findings};
+use crate::{Scope, budgets, picture::Picture, report::Findings};
 use chrono::{DateTime, Utc};
 use domain::{
     charge::{Charge, ChargeStatus},
@@ -48,6 +48,7 @@ pub(crate) fn check(picture: &Picture, folded: &LedgerState, scope: &Scope, find
         let of_pool = charged.remove(&pool.key).unwrap_or_default();
         check_pool(picture, folded, pool, &of_pool, findings);
     }
+    budgets::check_amounts(picture, scope, findings);
     for (key, of_pool) in charged {
         let difference = picture.about_pool(&key, "pool").values("a pool for its charges", format!("none; {} settled", of_pool.settled));
         findings.report(difference);

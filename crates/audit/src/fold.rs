@@ -1,7 +1,7 @@
 //! I3: the outbox is the journal. Its numbers have no gap, its bytes are readable, and charges and pools are the fold of its events.
 
 use crate::{
-    Scope,
+    Scope, budgets,
     picture::Picture,
     report::{Difference, Findings},
 };
@@ -105,6 +105,7 @@ pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope,
     check_charges(picture, folded, scope, findings);
     check_pools(picture, folded, scope, findings);
     check_past_periods(picture, folded, scope, findings);
+    budgets::check_state(picture, folded, scope, findings);
 }
 
 fn check_charges(picture: &Picture, folded: &mut Folded, scope: &Scope, findings: &mut Findings) {

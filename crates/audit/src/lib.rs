@@ -11,6 +11,7 @@
 //! Memory: one shard's ledger at a time, plus 16 bytes per record of the log.
 
 mod balances;
+mod budgets;
 mod cells;
 mod counts;
 mod ends;

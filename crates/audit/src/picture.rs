@@ -1,7 +1,11 @@
 //! One shard as the audit sees it: how far its rollups were, then ledger and outbox of one later moment.
 
 use crate::{AuditError, Reading, Stores, report::Difference};
-use domain::{event::UsageEvent, ids::Shard, pool::PoolKey};
+use domain::{
+    event::UsageEvent,
+    ids::{Payer, Shard},
+    pool::PoolKey,
+};
 use ports::{
     ledger::ShardSnapshot,
     usage_store::{Generation, ShardState},
@@ -41,6 +45,15 @@ impl Picture {
         match seq.and_then(|seq| self.event(seq)) {
             Some(event) => difference.event(event),
             None => Difference { seq, ..difference },
+        }
+    }
+
+    /// A difference of what belongs to a payer, at the payer's newest event.
+    pub fn about_payer(&self, payer: Payer, subject: &str) -> Difference {
+        let difference = Difference::at(self.shard, subject).tenant(payer.tenant());
+        match self.events().rev().find(|event| event.event.payer == payer) {
+            Some(event) => difference.event(event),
+            None => difference,
         }
     }
 

@@ -3,9 +3,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     amount::Tokens,
+    budget::{BudgetKey, BudgetTerms, BudgetUnit, Threshold},
     charge::{Charge, ChargeSpec, Metadata},
     ids::{ChargeId, Model, OrgId, Payer, Provider, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request},
+    money::Cost,
     pool::PoolKey,
     time::Period,
 };
@@ -73,7 +75,7 @@ impl Customer {
     }
 
     pub fn request(&self, command: Command) -> LedgerRequest {
-        let request = Request { command, now: self.now, allowance_cap: None };
+        let request = Request { command, now: self.now, allowance_cap: None, cost: None };
         LedgerRequest { request, shard: self.shard(), idempotency: None, trace_parent: None }
     }
 
@@ -98,6 +100,21 @@ impl Customer {
 
     pub fn settle(&self, charge_id: ChargeId, amount: i64) -> LedgerRequest {
         self.request(Command::Settle { charge_id, tokens: tokens(amount) })
+    }
+
+    /// The same request at a cost, in cents.
+    pub fn costing(&self, cents: i64, request: LedgerRequest) -> LedgerRequest {
+        let cost = Some(Cost { minor_units: tokens(cents), currency: "USD".parse().unwrap() });
+        LedgerRequest { request: Request { cost, ..request.request }, ..request }
+    }
+
+    pub fn budget_key(&self, unit: BudgetUnit, period: Period) -> BudgetKey {
+        BudgetKey { payer: self.payer, member: None, provider: None, unit, period }
+    }
+
+    pub fn set_budget(&self, key: &BudgetKey, limit: Option<i64>, thresholds: &[Threshold]) -> LedgerRequest {
+        let terms = BudgetTerms { limit: limit.map(tokens), time_zone: chrono_tz::UTC, thresholds: thresholds.iter().copied().collect() };
+        self.request(Command::SetBudget { key: key.clone(), terms })
     }
 
     pub fn release(&self, charge_id: ChargeId) -> LedgerRequest {
@@ -180,6 +197,8 @@ pub fn assert_state_is_the_fold_of_the_events(snapshot: &ShardSnapshot) {
     assert_eq!(stored_pools, pools);
     let periods = snapshot.past_periods.iter().map(|(key, period)| ((key.clone(), period.starts_at), *period)).collect();
     assert_eq!(fold.past_periods, periods);
+    let budgets: Vec<_> = fold.budgets.into_values().collect();
+    assert_eq!(snapshot.budgets, budgets);
     assert_eq!(fold.charges.len(), snapshot.charges.len());
     for charge in &snapshot.charges {
         // The deadline of a hold is no part of its event.

@@ -1,8 +1,10 @@
 //! What every adapter of `ports::ledger` must do: decisions, what is stored of them, and what is read back.
 
+mod budgets;
 mod concurrency;
 mod idempotency;
 
+pub use budgets::*;
 pub use concurrency::*;
 pub use idempotency::*;
 
@@ -120,6 +122,25 @@ pub async fn a_hold_is_settled_in_the_period_in_which_it_was_made(ledger: &dyn L
     let mut past: Vec<_> = snapshot.past_periods.iter().filter(|(key, _)| *key == customer.pool()).map(|(_, period)| *period).collect();
     past.sort_by_key(|period| period.starts_at);
     assert_eq!((past[0].balance.settled, past[0].balance.held), (tokens(30), tokens(0)));
+    audit(ledger, &customer).await;
+}
+
+pub async fn a_spend_counts_in_the_period_of_its_time_though_the_next_has_begun(ledger: &dyn Ledger) {
+    let customer = Customer::org();
+    let (tomorrow, day_after) = (customer.later(TimeDelta::days(1)), customer.later(TimeDelta::days(2)));
+    ledger.apply(&[customer.allowance(100, Period::Day), tomorrow.consume(1), day_after.consume(2)]).await.unwrap();
+    let hold = customer.hold(30);
+    charged(ledger, &hold).await;
+    charged(ledger, &tomorrow.consume(99)).await;
+    let Outcome::QuotaExhausted(refusal) = outcome(ledger, &customer.consume(71)).await else { panic!("only 70 are left of that day") };
+    assert_eq!(refusal.remaining, tokens(70));
+    assert_eq!(charged(ledger, &day_after.settle(charge_id(&hold), 20)).await.from_allowance, tokens(20));
+    charged(ledger, &customer.consume(80)).await;
+    let snapshot = ledger.snapshot(customer.shard()).await.unwrap();
+    let mut past: Vec<_> = snapshot.past_periods.iter().filter(|(key, _)| *key == customer.pool()).map(|(_, period)| *period).collect();
+    past.sort_by_key(|period| period.starts_at);
+    let settled: Vec<Tokens> = past.iter().map(|period| period.balance.settled).collect();
+    assert_eq!(settled, [tokens(100), tokens(100)]);
     audit(ledger, &customer).await;
 }
 

@@ -5,6 +5,7 @@ use domain::{
     amount::Tokens,
     event::{EventType, NewEvent, UsageEvent},
     ids::{EventId, KeyId, Model, OrgId, Payer, Provider, Shard, UserId},
+    money::Cost,
     rollup::{self, CellKey, CellValue, Dimension, RollupScope},
     time::Grain,
 };
@@ -47,6 +48,7 @@ pub fn settled(payer: Payer, seq: i64, occurred_at: DateTime<Utc>) -> UsageEvent
         charge_id: None,
         tokens: Tokens::new(10 * seq).expect("an amount"),
         count: 1,
+        cost: None,
         reason: None,
         occurred_at,
         metadata: BTreeMap::new(),
@@ -312,6 +314,7 @@ pub async fn a_raw_event_keeps_every_field(store: &dyn UsageStore) {
         model: None,
         tokens: Tokens::ZERO,
         count: 41,
+        cost: Some(Cost { minor_units: Tokens::MAX, currency: "EUR".parse().unwrap() }),
         ..bare.event
     };
     let flushes = [(org, &full), (user, &bare)].map(|(payer, event)| Flush {

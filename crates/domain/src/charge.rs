@@ -3,6 +3,7 @@
 use crate::{
     amount::Tokens,
     ids::{ChargeId, KeyId, Model, Payer, Provider, UserId},
+    money::Cost,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub struct Charge {
     /// The part of the hold, later of the settled amount, taken from the allowance of the period that starts at `period_start`.
     pub from_allowance: Tokens,
     pub from_purchased: Tokens,
+    /// Of the hold, later of the settled amount, at the prices in force when the charge was made; none where there was no price.
+    pub cost: Option<Cost>,
     pub period_start: Option<DateTime<Utc>>,
     /// The settle came after the hold had expired.
     pub late: bool,

@@ -4,6 +4,7 @@ use crate::{
     amount::Tokens,
     charge::Metadata,
     ids::{ChargeId, EventId, KeyId, Model, OrgId, Payer, Provider, Shard, UserId},
+    money::Cost,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -21,10 +22,14 @@ pub enum EventType {
     PoolGranted,
     /// The allowance of one period was set: when it opened, or again when the terms changed.
     PoolPeriodStarted,
+    /// The terms of a budget were set.
+    BudgetSet,
+    /// What was spent of a budget reached one of its thresholds, for the first time in the period.
+    ThresholdReached,
 }
 
 impl EventType {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ChargeHeld,
         Self::ChargeSettled,
         Self::ChargeReleased,
@@ -33,6 +38,8 @@ impl EventType {
         Self::RequestsRefused,
         Self::PoolGranted,
         Self::PoolPeriodStarted,
+        Self::BudgetSet,
+        Self::ThresholdReached,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +52,8 @@ impl EventType {
             Self::RequestsRefused => "REQUESTS_REFUSED",
             Self::PoolGranted => "POOL_GRANTED",
             Self::PoolPeriodStarted => "POOL_PERIOD_STARTED",
+            Self::BudgetSet => "BUDGET_SET",
+            Self::ThresholdReached => "THRESHOLD_REACHED",
         }
     }
 
@@ -62,7 +71,7 @@ pub struct NewEvent {
     /// `None` for facts about an org's pool.
     pub user_id: Option<UserId>,
     pub key_id: Option<KeyId>,
-    /// `None` only where a refusal named no known provider.
+    /// `None` where a refusal named no known provider, and for budgets that cover them all.
     pub provider: Option<Provider>,
     pub model: Option<Model>,
     pub charge_id: Option<ChargeId>,
@@ -70,6 +79,8 @@ pub struct NewEvent {
     pub tokens: Tokens,
     /// Requests this event stands for; above 1 only for `REQUESTS_REFUSED`.
     pub count: i64,
+    /// Of the held or settled amount; for a refund what is given back.
+    pub cost: Option<Cost>,
     pub reason: Option<String>,
     pub occurred_at: DateTime<Utc>,
     pub metadata: Metadata,

@@ -3,19 +3,24 @@
 //! the audit folds the stored events with the same [`LedgerState::apply`].
 
 mod apply;
+mod budget_events;
 mod decide;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{AllowanceChange, Command, Decision, Outcome, PoolView, QuotaExhausted, Refusals, Request, decide, pool_view};
+pub use decide::{
+    AllowanceChange, BudgetExhausted, Command, Decision, Outcome, PoolView, QuotaExhausted, Refusals, Request, decide, pool_view,
+};
 
 use crate::{
-    charge::Charge,
-    ids::ChargeId,
+    budget::{Budget, BudgetKey, BudgetUnit},
+    charge::{Charge, ChargeSpec},
+    ids::{ChargeId, Payer, UserId},
     pool::{Pool, PoolKey, PoolPeriod},
+    time::Period,
 };
 use chrono::{DateTime, Utc};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Address of a pool's period.
 pub type PeriodKey = (PoolKey, DateTime<Utc>);
@@ -25,9 +30,67 @@ pub type PeriodKey = (PoolKey, DateTime<Utc>);
 pub struct LedgerState {
     pub pools: HashMap<PoolKey, Pool>,
     /// Periods that are not the current one of their pool but in which some charge was held.
-    pub past_periods: HashMap<PeriodKey, PoolPeriod>,
+    pub past_periods: BTreeMap<PeriodKey, PoolPeriod>,
     pub charges: HashMap<ChargeId, Charge>,
+    /// Those that cover what the batch spends.
+    pub budgets: BTreeMap<BudgetKey, Budget>,
     pub changed: Changed,
+}
+
+impl LedgerState {
+    /// Start of the period that an event of this time counts in: the one that holds it, however many have begun since.
+    /// What happened before the first period counts in that.
+    pub fn period_at(&self, key: &PoolKey, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let current = self.pools.get(key)?.current?;
+        if current.starts_at <= at {
+            return current.contains(at).then_some(current.starts_at);
+        }
+        let earlier = self.past_periods.range(..=(key.clone(), at)).next_back();
+        let past = earlier.filter(|((of, _), period)| of == key && period.contains(at));
+        Some(past.map_or(current.starts_at, |(_, period)| period.starts_at))
+    }
+
+    /// The budgets that cover a charge, those of everyone first.
+    pub fn covering<'s>(&'s self, spec: &'s ChargeSpec) -> impl Iterator<Item = &'s Budget> {
+        let owners = [None, Some(spec.user_id)];
+        let of = move |member: Option<UserId>| {
+            let first = BudgetKey { payer: spec.payer, member, provider: None, unit: BudgetUnit::Tokens, period: Period::Day };
+            self.budgets.range(first..).take_while(move |(key, _)| key.payer == spec.payer && key.member == member)
+        };
+        let budgets = owners.into_iter().flat_map(of).map(|(_, budget)| budget);
+        budgets.filter(|budget| budget.covers(spec))
+    }
+
+    /// Whose budgets the decisions of these requests need, of the charges loaded so far.
+    pub fn budget_owners<'r>(&self, requests: impl Iterator<Item = &'r Request>) -> BTreeSet<(Payer, Option<UserId>)> {
+        let mut owners = BTreeSet::new();
+        for request in requests {
+            let charge = request.command.charge().and_then(|id| self.charges.get(&id));
+            match (&request.command, charge) {
+                (Command::SetBudget { key, .. }, _) => drop(owners.insert((key.payer, key.member))),
+                (Command::Consume { spec, .. } | Command::Hold { spec, .. }, _) | (_, Some(Charge { spec, .. })) => {
+                    owners.extend([None, Some(spec.user_id)].map(|member| (spec.payer, member)));
+                }
+                _ => {}
+            }
+        }
+        owners
+    }
+
+    /// Moments whose periods the decisions of these requests need and that are not the current ones of the pools loaded so far.
+    pub fn past_moments<'r>(&self, requests: impl Iterator<Item = &'r Request>) -> BTreeSet<PeriodKey> {
+        let mut moments = BTreeSet::new();
+        for request in requests {
+            let charge = request.command.charge().and_then(|id| self.charges.get(&id));
+            let of_charge = || charge.map(|charge| decide::pool_of(&charge.spec));
+            let Some(key) = request.command.pool().or_else(of_charge) else { continue };
+            let current = self.pools.get(&key).and_then(|pool| pool.current).map(|period| period.starts_at);
+            let held_in = charge.and_then(|charge| charge.period_start).filter(|starts_at| current != Some(*starts_at));
+            let before = Some(request.now).filter(|now| current.is_some_and(|starts_at| *now < starts_at));
+            moments.extend([held_in, before].into_iter().flatten().map(|at| (key.clone(), at)));
+        }
+        moments
+    }
 }
 
 /// What the adapter has to write. A changed pool includes its current period.
@@ -35,6 +98,7 @@ pub struct LedgerState {
 pub struct Changed {
     pub pools: HashSet<PoolKey>,
     pub past_periods: HashSet<PeriodKey>,
+    pub budgets: BTreeSet<BudgetKey>,
     pub charges: HashSet<ChargeId>,
     /// The charges among `charges` that did not exist before.
     pub new_charges: HashSet<ChargeId>,

@@ -3,12 +3,14 @@
 
 pub mod access;
 pub mod amount;
+pub mod budget;
 pub mod charge;
 pub mod event;
 pub mod fixed_point;
 pub mod ids;
 pub mod leaky_bucket;
 pub mod ledger;
+pub mod money;
 pub mod pool;
 pub mod rollup;
 pub mod settings;

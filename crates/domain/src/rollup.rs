@@ -108,6 +108,7 @@ pub struct CellValue {
     /// Refused requests.
     pub denied: i64,
     pub refunded: i64,
+    /// Of the settled charges less their refunds.
     pub cost_minor_units: i64,
     pub last_seq: i64,
 }
@@ -116,18 +117,25 @@ impl CellValue {
     /// Adds what the event counts for; the caller guarantees that events come in order of `seq`, each once.
     pub fn apply(&mut self, event: &UsageEvent) {
         let tokens = event.event.tokens.get();
+        let cost = event.event.cost.map_or(0, |cost| cost.minor_units.get());
         match event.event.kind {
             EventType::ChargeSettled => {
                 self.tokens += tokens;
                 self.requests += 1;
+                self.cost_minor_units += cost;
             }
-            EventType::ChargeRefunded => self.refunded += tokens,
+            EventType::ChargeRefunded => {
+                self.refunded += tokens;
+                self.cost_minor_units -= cost;
+            }
             EventType::RequestsRefused => self.denied += event.event.count,
             EventType::ChargeHeld
             | EventType::ChargeReleased
             | EventType::ChargeExpired
             | EventType::PoolGranted
-            | EventType::PoolPeriodStarted => {}
+            | EventType::PoolPeriodStarted
+            | EventType::BudgetSet
+            | EventType::ThresholdReached => {}
         }
         self.last_seq = event.seq;
     }

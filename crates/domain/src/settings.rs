@@ -5,7 +5,9 @@ use crate::{
     fixed_point::Thousandths,
     ids::{Model, Provider},
     leaky_bucket::{LeakyBucket, MAX_CAPACITY},
+    money::{Cost, Money, MoneyError, Price, TokenKinds, price_at},
 };
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -176,12 +178,29 @@ pub struct Settings {
     pub tiers: BTreeMap<String, Tier>,
     pub limits: BTreeMap<String, Limit>,
     pub providers: BTreeMap<Provider, ProviderSettings>,
+    /// Set once, before the first price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
+    #[serde(default)]
+    pub prices: BTreeMap<String, Price>,
 }
 
 impl Settings {
     /// The tier of that name, else the default tier, else the neutral one.
     pub fn tier(&self, name: Option<&str>) -> &Tier {
         name.and_then(|name| self.tiers.get(name)).or_else(|| self.tiers.get(&self.default_tier)).unwrap_or(&Tier::NEUTRAL)
+    }
+
+    /// What tokens cost that are charged at `at`; `None` where they have no price.
+    pub fn cost(
+        &self,
+        provider: &Provider,
+        model: Option<&Model>,
+        at: DateTime<Utc>,
+        tokens: TokenKinds,
+    ) -> Result<Option<Cost>, MoneyError> {
+        let Some(money) = self.money else { return Ok(None) };
+        price_at(&self.prices, provider, model, at).map(|price| price.cost(tokens, money)).transpose()
     }
 }
 
@@ -195,6 +214,9 @@ pub enum SettingsChange {
     DeleteLimit { name: String },
     PutProvider { provider: Provider, settings: ProviderSettings },
     DeleteProvider { provider: Provider },
+    PutMoney { money: Money },
+    PutPrice { name: String, price: Price },
+    DeletePrice { name: String },
 }
 
 /// What a change did to the document.
@@ -217,6 +239,9 @@ impl Settings {
             SettingsChange::DeleteLimit { name } => delete(self.limits.remove(&name)),
             SettingsChange::PutProvider { provider, settings } => put(self.providers.insert(provider, settings)),
             SettingsChange::DeleteProvider { provider } => delete(self.providers.remove(&provider)),
+            SettingsChange::PutMoney { money } => put(self.money.replace(money)),
+            SettingsChange::PutPrice { name, price } => put(self.prices.insert(name, price)),
+            SettingsChange::DeletePrice { name } => delete(self.prices.remove(&name)),
         };
         if effect != SettingsEffect::Absent {
             self.version += 1;
@@ -278,6 +303,8 @@ impl Default for Settings {
                 .into_iter()
                 .flatten()
                 .collect(),
+            money: None,
+            prices: BTreeMap::new(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Calendar periods of pools and of report buckets.
 
-use chrono::{DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-/// How often an allowance is renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How often an allowance or a budget is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Period {
     Day,
@@ -34,7 +34,9 @@ impl Period {
 
     /// Start (inclusive) and end (exclusive) of the calendar period around `at`; a period of `None` has no end and starts at `at`.
     pub fn around(self, at: DateTime<Utc>, zone: Tz) -> (DateTime<Utc>, Option<DateTime<Utc>>) {
-        let date = at.with_timezone(&zone).date_naive();
+        let local = at.with_timezone(&zone).date_naive();
+        // Clocks that are set back across midnight repeat the end of a day: it belongs to the day that had begun by then.
+        let date = if start_of_day(local + Days::new(1), zone) <= at { local + Days::new(1) } else { local };
         let first = match self {
             Self::None => return (at, None),
             Self::Day => date,
@@ -53,14 +55,17 @@ impl Period {
 /// Midnight in the zone, or the first moment after it where a clock change skips midnight; the earlier one where it happens twice.
 pub fn start_of_day(date: NaiveDate, zone: Tz) -> DateTime<Utc> {
     let midnight = NaiveDateTime::new(date, NaiveTime::MIN);
-    // No zone has ever skipped more than a day; quarter hours cover every change on record.
-    for quarter in 0..=96 {
-        match zone.from_local_datetime(&(midnight + TimeDelta::minutes(15 * quarter))) {
-            LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => return at.with_timezone(&Utc),
-            LocalResult::None => {}
-        }
+    let clock_at = |seconds: i64| zone.from_local_datetime(&(midnight + TimeDelta::seconds(seconds))).earliest();
+    // Seconds after midnight that the change skips, and that it does not: no zone has ever skipped more than a day.
+    let (mut skipped, mut shown) = (0, 86_400);
+    if clock_at(0).is_some() {
+        shown = 0;
     }
-    Utc.from_utc_datetime(&midnight)
+    while shown - skipped > 1 {
+        let middle = i64::midpoint(skipped, shown);
+        if clock_at(middle).is_some() { shown = middle } else { skipped = middle }
+    }
+    clock_at(shown).map_or_else(|| Utc.from_utc_datetime(&midnight), |at| at.with_timezone(&Utc))
 }
 
 /// Width of a rollup bucket. Buckets are in UTC; reports in other zones are summed from hours or minutes.
@@ -156,6 +161,21 @@ mod tests {
         let (start, end) = Period::Day.around(at("2026-03-29T10:00:00Z"), chrono_tz::Europe::Berlin);
         assert_eq!(start, at("2026-03-28T23:00:00Z"));
         assert_eq!(end, Some(at("2026-03-29T22:00:00Z")));
+    }
+
+    #[test]
+    fn a_day_that_ends_twice_belongs_to_the_next_from_the_first_time_on() {
+        // Toronto until 1986: at 00:01 of a Sunday the clocks went back to 23:01 of the Saturday.
+        let (start, end) = Period::Day.around(at("1986-10-26T04:30:00Z"), chrono_tz::America::Toronto);
+        assert_eq!((start, end), (at("1986-10-26T04:00:00Z"), Some(at("1986-10-27T05:00:00Z"))));
+    }
+
+    #[test]
+    fn a_day_without_a_midnight_starts_when_its_clock_does() {
+        // Monrovia skipped the first 44 minutes and 30 seconds of 1972-01-07; Apia the whole of 2011-12-30.
+        let date = |text: &str| text.parse::<NaiveDate>().unwrap();
+        assert_eq!(start_of_day(date("1972-01-07"), chrono_tz::Africa::Monrovia), at("1972-01-07T00:44:30Z"));
+        assert_eq!(start_of_day(date("2011-12-30"), chrono_tz::Pacific::Apia), start_of_day(date("2011-12-31"), chrono_tz::Pacific::Apia));
     }
 
     #[test]

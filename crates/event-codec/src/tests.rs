@@ -10,6 +10,7 @@ use domain::{
     amount::Tokens,
     event::{EventType, NewEvent},
     ids::{ChargeId, EventId, KeyId, Model, OrgId, Payer, Provider, UserId},
+    money::Cost,
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, fs, path::Path};
@@ -34,6 +35,7 @@ fn full_event() -> UsageEvent {
         charge_id: Some(ChargeId(Uuid::from_u128(4))),
         tokens: Tokens::new(1_234).unwrap(),
         count: 1,
+        cost: None,
         reason: Some("late".into()),
         occurred_at: at(1_700_000_000_123),
         metadata: BTreeMap::from([("team".to_owned(), "søk".to_owned()), ("a".to_owned(), String::new())]),
@@ -192,7 +194,7 @@ fn the_compatibility_check_notices_a_field_without_default() {
 
 prop_compose! {
     fn any_new_event()(
-        ids in prop::array::uniform5(any::<u128>()), present in prop::array::uniform6(any::<bool>()), org in any::<bool>(),
+        ids in prop::array::uniform5(any::<u128>()), present in prop::array::uniform7(any::<bool>()), org in any::<bool>(),
         kind in prop::sample::select(EventType::ALL.to_vec()), provider in "[a-z0-9_-]{1,50}", model in "[a-z0-9._:/@+-]{1,100}",
         tokens in 0..=Tokens::MAX.get(), count in 1..=i64::MAX, reason in ".{0,40}", occurred_at in 0i64..4_102_444_800_000,
         metadata in prop::collection::btree_map(".{0,20}", ".{0,40}", 0..6),
@@ -209,6 +211,7 @@ prop_compose! {
             charge_id: present[4].then_some(ChargeId(charge)),
             tokens: Tokens::new(tokens).unwrap(),
             count,
+            cost: present[6].then(|| Cost { minor_units: Tokens::new(tokens / 3).unwrap(), currency: "EUR".parse().unwrap() }),
             reason: present[5].then_some(reason),
             occurred_at: at(occurred_at),
             metadata,

@@ -8,6 +8,7 @@ use domain::{
     charge::Metadata,
     event::{EventType, NewEvent, UsageEvent},
     ids::{ChargeId, EventId, KeyId, Model, OrgId, Payer, Provider, Shard, UserId},
+    money::{Cost, Currency},
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, sync::LazyLock};
@@ -61,9 +62,8 @@ struct Wire<'a> {
     tokens: i64,
     count: i64,
     reason: Option<Cow<'a, str>>,
-    /// Reserved for prices; nothing sets it yet.
     cost_minor_units: Option<i64>,
-    currency: Option<Cow<'a, str>>,
+    currency: Option<Currency>,
     metadata: Cow<'a, Metadata>,
 }
 
@@ -110,8 +110,8 @@ impl<'a> From<&'a UsageEvent> for Wire<'a> {
             tokens: new.tokens.get(),
             count: new.count,
             reason: new.reason.as_deref().map(Cow::Borrowed),
-            cost_minor_units: None,
-            currency: None,
+            cost_minor_units: new.cost.map(|cost| cost.minor_units.get()),
+            currency: new.cost.map(|cost| cost.currency),
             metadata: Cow::Borrowed(&new.metadata),
         }
     }
@@ -144,6 +144,7 @@ impl TryFrom<Wire<'static>> for UsageEvent {
             charge_id: wire.charge_id,
             tokens: Tokens::new(wire.tokens).map_err(|_| invalid("tokens"))?,
             count: wire.count,
+            cost: cost(wire.cost_minor_units, wire.currency)?,
             reason: wire.reason.map(Cow::into_owned),
             occurred_at: time("occurredAt", wire.occurred_at)?,
             metadata: wire.metadata.into_owned(),
@@ -159,6 +160,18 @@ impl Wire<'_> {
             Some(org) if org.0 == self.tenant => Ok(Payer::Org(org)),
             Some(_) => Err(invalid("orgId")),
         }
+    }
+}
+
+/// Both or neither.
+fn cost(minor_units: Option<i64>, currency: Option<Currency>) -> Result<Option<Cost>, DecodeError> {
+    match (minor_units, currency) {
+        (None, None) => Ok(None),
+        (Some(units), Some(currency)) => {
+            let minor_units = Tokens::new(units).map_err(|_| invalid("costMinorUnits"))?;
+            Ok(Some(Cost { minor_units, currency }))
+        }
+        _ => Err(invalid("currency")),
     }
 }
 

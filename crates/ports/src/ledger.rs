@@ -4,6 +4,7 @@ use crate::Result;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
+    budget::Budget,
     charge::Charge,
     event::UsageEvent,
     ids::{ChargeId, Payer, Provider, Shard, UserId},
@@ -93,6 +94,7 @@ pub struct ShardSnapshot {
     pub charges: Vec<Charge>,
     pub pools: Vec<Pool>,
     pub past_periods: Vec<(PoolKey, PoolPeriod)>,
+    pub budgets: Vec<Budget>,
     /// The number the shard gave last, whether or not its row exists.
     pub last_seq: i64,
 }
@@ -126,6 +128,9 @@ pub trait Ledger: Send + Sync {
 
     /// Pools of a payer, or of everyone; ordered by key, after `after`.
     async fn pools(&self, payer: Option<Payer>, provider: Option<&Provider>, after: Option<&PoolKey>, limit: u32) -> Result<Vec<Pool>>;
+
+    /// The budgets of a payer, and of one member when named; in the order of their keys, as stored (see `Budget::as_of`).
+    async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>>;
 
     /// Holds whose deadline is before `now`, oldest first.
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;

@@ -62,6 +62,9 @@ CREATE TABLE charge (
     debt INTEGER NOT NULL,
     from_allowance INTEGER NOT NULL,
     from_purchased INTEGER NOT NULL,
+    -- Minor units of the currency; both NULL where there was no price.
+    cost INTEGER CHECK (cost >= 0),
+    currency TEXT,
     period_start INTEGER,
     late INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
@@ -79,6 +82,30 @@ CREATE UNIQUE INDEX charge_by_id ON charge (id);
 
 -- What the sweeper looks for.
 CREATE INDEX charge_open_holds ON charge (expires_at) WHERE status = 'HELD';
+
+-- How much may be spent in a period: of a payer (member is the nil UUID) or of one member of a paying org, at one provider or all ('').
+CREATE TABLE budget (
+    payer_kind TEXT NOT NULL,
+    tenant BLOB NOT NULL,
+    member BLOB NOT NULL,
+    provider TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    period TEXT NOT NULL,
+    shard INTEGER NOT NULL,
+    -- NULL: counted, not limited. Amounts are in the unit.
+    most INTEGER CHECK (most >= 0),
+    time_zone TEXT NOT NULL,
+    -- JSON lists of thresholds: those that are set, and those that were reached in the running period.
+    thresholds TEXT NOT NULL,
+    reached TEXT NOT NULL,
+    starts_at INTEGER NOT NULL,
+    ends_at INTEGER,
+    used INTEGER NOT NULL CHECK (used >= 0),
+    held INTEGER NOT NULL CHECK (held >= 0),
+    PRIMARY KEY (payer_kind, tenant, member, provider, unit, period)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX budget_by_shard ON budget (shard);
 
 CREATE TABLE idempotency (
     scope TEXT NOT NULL,

@@ -4,6 +4,7 @@
 mod background;
 mod bad_input;
 mod batch;
+mod budgets;
 mod consume;
 mod fakes;
 mod holds;

@@ -103,7 +103,7 @@ impl World {
     pub async fn grant(&self, payer: Payer, amount: i64) {
         let pool = openai_pool(payer);
         let command = Command::Grant { pool, tokens: tokens(amount), reason: "test".into() };
-        let request = LedgerCommand { command, now: self.clock.now(), allowance_cap: None };
+        let request = LedgerCommand { command, now: self.clock.now(), allowance_cap: None, cost: None };
         let request = LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None };
         self.ledger.apply(&[request]).await.unwrap();
     }

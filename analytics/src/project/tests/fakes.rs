@@ -74,6 +74,7 @@ pub fn event(payer: Payer, seq: i64) -> UsageEvent {
         charge_id: None,
         tokens: Tokens::new(seq * seq + 1).unwrap(),
         count: if kind == EventType::RequestsRefused { 3 } else { 1 },
+        cost: None,
         reason: None,
         occurred_at,
         metadata: BTreeMap::new(),

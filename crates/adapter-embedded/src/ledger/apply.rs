@@ -1,6 +1,7 @@
 //! One batch between `BEGIN` and `COMMIT`: load what it touches, decide in order, write what changed.
 
 use super::{
+    budgets::{BudgetRow, load_budgets},
     claims::Claims,
     numbering::Numbering,
     rows::{ChargeRow, PeriodRef, PeriodRow, PoolRef, PoolRow},
@@ -58,11 +59,13 @@ impl Batch {
         let pools: Vec<PoolRow> = changed.pools.iter().filter_map(|key| state.pools.get(key)).map(PoolRow::of).collect();
         let period = |key: &PeriodKey| state.past_periods.get(key).map(|period| PeriodRow::of(&key.0, period));
         let periods: Vec<PeriodRow> = changed.past_periods.iter().filter_map(period).collect();
+        let budgets = changed.budgets.iter().filter_map(|key| state.budgets.get(key)).map(BudgetRow::of).collect::<Result<Vec<_>>>()?;
         put(connection, include_str!("../../sql/insert_events.sql"), numbering.events()).await?;
         put(connection, include_str!("../../sql/raise_heads.sql"), &numbering.changed_heads()).await?;
         put(connection, include_str!("../../sql/put_charges.sql"), &charges).await?;
         put(connection, include_str!("../../sql/put_pools.sql"), &pools).await?;
         put(connection, include_str!("../../sql/put_periods.sql"), &periods).await?;
+        put(connection, include_str!("../../sql/put_budgets.sql"), &budgets).await?;
         put(connection, include_str!("../../sql/put_idempotency.sql"), claims.changed()).await
     }
 
@@ -104,16 +107,13 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
     for pool in load_pools(connection, &keys).await? {
         state.pools.insert(pool.key.clone(), pool);
     }
-    let current = |key: &PoolKey| state.pools.get(key).and_then(|pool| pool.current).map(|period| period.starts_at);
-    let past = |charge: &Charge| {
-        let key = pool_of(charge);
-        charge.period_start.filter(|starts_at| current(&key) != Some(*starts_at)).map(|starts_at| (key, starts_at))
-    };
-    let periods: HashSet<PeriodKey> = state.charges.values().filter_map(past).collect();
+    let periods = state.past_moments(requests.iter().map(|request| &request.request));
     for row in load_periods(connection, &periods).await? {
         let (key, period) = row.into_period()?;
         state.past_periods.insert((key, period.starts_at), period);
     }
+    let owners = state.budget_owners(requests.iter().map(|request| &request.request));
+    state.budgets = load_budgets(connection, &owners).await?;
     Ok(state)
 }
 
@@ -134,12 +134,12 @@ async fn load_pools(connection: &mut SqliteConnection, keys: &HashSet<PoolKey>) 
     query.fetch_all(connection).await.map_err(failed)?.into_iter().map(Pool::try_from).collect()
 }
 
-async fn load_periods(connection: &mut SqliteConnection, keys: &HashSet<PeriodKey>) -> Result<Vec<PeriodRow>> {
+async fn load_periods(connection: &mut SqliteConnection, keys: &BTreeSet<PeriodKey>) -> Result<Vec<PeriodRow>> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
     let wanted: Vec<PeriodRef<'_>> =
-        keys.iter().map(|(key, starts_at)| PeriodRef { pool: PoolRef::of(key), starts_at: starts_at.timestamp_millis() }).collect();
+        keys.iter().map(|(key, moment)| PeriodRef { pool: PoolRef::of(key), moment: moment.timestamp_millis() }).collect();
     let query = sqlx::query_as::<_, PeriodRow>(include_str!("../../sql/load_periods.sql")).bind(to_json(&wanted)?);
     query.fetch_all(connection).await.map_err(failed)
 }

@@ -4,6 +4,7 @@ use crate::columns::{corrupt, from_json, instant, model, optional_instant, optio
 use domain::{
     charge::{Charge, ChargeSpec, ChargeStatus},
     ids::{ChargeId, KeyId, UserId},
+    money::Cost,
     pool::{AllowanceTerms, Balance, Pool, PoolKey, PoolPeriod},
     time::Period,
 };
@@ -30,6 +31,8 @@ pub(super) struct ChargeRow {
     debt: i64,
     from_allowance: i64,
     from_purchased: i64,
+    cost: Option<i64>,
+    currency: Option<String>,
     period_start: Option<i64>,
     late: bool,
     created_at: i64,
@@ -58,6 +61,8 @@ impl ChargeRow {
             debt: charge.debt.get(),
             from_allowance: charge.from_allowance.get(),
             from_purchased: charge.from_purchased.get(),
+            cost: charge.cost.map(|cost| cost.minor_units.get()),
+            currency: charge.cost.map(|cost| cost.currency.to_string()),
             period_start: optional_millis(charge.period_start),
             late: charge.late,
             created_at: charge.created_at.timestamp_millis(),
@@ -89,6 +94,7 @@ impl TryFrom<ChargeRow> for Charge {
             debt: tokens(row.debt)?,
             from_allowance: tokens(row.from_allowance)?,
             from_purchased: tokens(row.from_purchased)?,
+            cost: cost(row.cost, row.currency)?,
             period_start: optional_instant(row.period_start)?,
             late: row.late,
             created_at: instant(row.created_at)?,
@@ -97,6 +103,12 @@ impl TryFrom<ChargeRow> for Charge {
             seq: row.seq,
         })
     }
+}
+
+fn cost(minor_units: Option<i64>, currency: Option<String>) -> Result<Option<Cost>> {
+    let (Some(minor_units), Some(currency)) = (minor_units, currency) else { return Ok(None) };
+    let currency = currency.parse().map_err(|_| corrupt(format!("currency {currency:?}")))?;
+    Ok(Some(Cost { minor_units: tokens(minor_units)?, currency }))
 }
 
 #[derive(Debug, Serialize, FromRow)]
@@ -230,12 +242,12 @@ impl PeriodRow {
     }
 }
 
-/// Address of a period in a list of wanted rows.
+/// A moment whose period of the pool is wanted.
 #[derive(Debug, Serialize)]
 pub(super) struct PeriodRef<'a> {
     #[serde(flatten)]
     pub(super) pool: PoolRef<'a>,
-    pub(super) starts_at: i64,
+    pub(super) moment: i64,
 }
 
 fn balance(granted: i64, settled: i64, held: i64) -> Result<Balance> {

@@ -28,7 +28,7 @@ pub fn pool(payer: Payer) -> PoolKey {
 }
 
 pub fn request(payer: Payer, command: Command) -> LedgerRequest {
-    let request = Request { command, now: start(), allowance_cap: None };
+    let request = Request { command, now: start(), allowance_cap: None, cost: None };
     LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
 }
 

@@ -7,6 +7,7 @@ use domain::{
     amount::Tokens,
     charge::{Charge, ChargeStatus},
     ledger::{Outcome, PoolView},
+    money::Cost,
 };
 use ports::Result;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,9 @@ enum StoredOutcome {
     Other(Outcome),
 }
 
-/// Status, settled, refunded, debt, from allowance, from purchased, period start, late, settled at.
+/// Status, settled, refunded, debt, from allowance, from purchased, period start, late, settled at, cost.
 #[derive(Serialize, Deserialize)]
-struct ChargeThen(ChargeStatus, Tokens, Tokens, Tokens, Tokens, Tokens, Option<DateTime<Utc>>, bool, Option<DateTime<Utc>>);
+struct ChargeThen(ChargeStatus, Tokens, Tokens, Tokens, Tokens, Tokens, Option<DateTime<Utc>>, bool, Option<DateTime<Utc>>, Option<Cost>);
 
 pub(super) fn to_text(outcome: &Outcome) -> Result<String> {
     let stored = match outcome {
@@ -42,12 +43,12 @@ pub(super) fn from_text(text: &str, charge: Option<&Charge>) -> Result<Outcome> 
 
 impl ChargeThen {
     fn of(charge: &Charge) -> Self {
-        let Charge { status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at, .. } = *charge;
-        Self(status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at)
+        let Charge { status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at, cost, .. } = *charge;
+        Self(status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at, cost)
     }
 
     fn charge(self, now: &Charge) -> Charge {
-        let Self(status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at) = self;
+        let Self(status, settled, refunded, debt, from_allowance, from_purchased, period_start, late, settled_at, cost) = self;
         Charge {
             // Given when the charge was made, and kept.
             spec: now.spec.clone(),
@@ -64,6 +65,7 @@ impl ChargeThen {
             period_start,
             late,
             settled_at,
+            cost,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     Postgres, STORE,
     error::{Silence, not_done, sqlstate},
 };
+use domain::ledger::Command;
 use ports::{
     Clock, Result, StoreError,
     ledger::{LedgerAnswer, LedgerRequest},
@@ -109,7 +110,9 @@ async fn decide_and_write<'a>(
     let verdicts: Vec<Verdict> = requests.iter().map(|request| claims.verdict(request)).collect();
     let undecided = requests.iter().zip(&verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Proceed { .. }));
     let opened = |request: &LedgerRequest| request.idempotency.as_ref().is_some_and(|idempotency| claims.holds(&idempotency.key));
-    let state = load_state(connection, undecided.map(|(request, _)| request), |request| look_first || opened(request)).await?;
+    let sets_budgets = |request: &LedgerRequest| matches!(request.request.command, Command::SetBudget { .. });
+    let budgets = heads.values().any(|head| head.budgets) || requests.iter().any(sets_budgets);
+    let state = load_state(connection, undecided.map(|(request, _)| request), |request| look_first || opened(request), budgets).await?;
     let mut batch = Batch::new(state, heads, Clock::System.now());
     for (request, verdict) in requests.iter().zip(verdicts) {
         batch.answer(request, verdict)?;

@@ -2,10 +2,10 @@
 
 use super::{
     Failure,
+    budgets::load_budgets,
     rows::{ChargeRow, PeriodRow, PoolRow, is_org},
 };
 use crate::shard::{shard_column, shard_of};
-use chrono::{DateTime, Utc};
 use domain::{
     charge::Charge,
     ids::{ChargeId, Shard},
@@ -21,41 +21,47 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Head {
     pub last_seq: i64,
     pub epoch: i32,
+    /// Some payer of the shard may have a budget.
+    pub budgets: bool,
 }
 
 /// Takes the lock of every shard of the batch, in ascending order, so that two batches can never wait for each other.
 pub(super) async fn lock_shards(connection: &mut PgConnection, requests: &[LedgerRequest]) -> Result<BTreeMap<Shard, Head>, Failure> {
     let shards: BTreeSet<Shard> = requests.iter().map(|request| request.shard).collect();
     let columns: Vec<i16> = shards.into_iter().map(shard_column).collect();
-    let rows: Vec<(i16, i64, i32)> =
+    let rows: Vec<(i16, i64, i32, bool)> =
         sqlx::query_as(include_str!("../sql/ledger/lock_shards.sql")).bind(&columns).fetch_all(connection).await?;
     let mut heads = BTreeMap::new();
-    for (shard, last_seq, epoch) in rows {
-        heads.insert(shard_of(shard)?, Head { last_seq, epoch });
+    for (shard, last_seq, epoch, budgets) in rows {
+        heads.insert(shard_of(shard)?, Head { last_seq, epoch, budgets });
     }
     Ok(heads)
 }
 
-/// The state for these requests. Charges that a consume or hold is about to make are looked for only when `known` names them.
+/// The state for these requests, with the budgets when there may be any. Charges that a consume or hold is about to make are looked for only when `known` names them.
 pub(super) async fn load_state<'a>(
     connection: &mut PgConnection,
     requests: impl Iterator<Item = &'a LedgerRequest> + Clone,
     known: impl Fn(&LedgerRequest) -> bool,
+    budgets: bool,
 ) -> Result<LedgerState, Failure> {
     let mut state = LedgerState::default();
     let ids: BTreeSet<(Shard, ChargeId)> = requests.clone().filter_map(|request| charge_to_read(request, &known)).collect();
     for charge in load_charges(connection, &ids).await? {
         state.charges.insert(charge.spec.id, charge);
     }
-    let of_commands = requests.filter_map(|request| request.request.command.pool());
+    let of_commands = requests.clone().filter_map(|request| request.request.command.pool());
     let of_charges = state.charges.values().map(pool_of);
     let pools: BTreeSet<PoolKey> = of_commands.chain(of_charges).collect();
     if !pools.is_empty() {
         load_pools(connection, &pools, &mut state).await?;
     }
-    let periods: BTreeSet<PeriodKey> = state.charges.values().filter_map(|charge| past_period(&state, charge)).collect();
+    let periods = state.past_moments(requests.clone().map(|request| &request.request));
     if !periods.is_empty() {
         load_periods(connection, &periods, &mut state).await?;
+    }
+    if budgets {
+        load_budgets(connection, requests, &mut state).await?;
     }
     Ok(state)
 }
@@ -68,13 +74,6 @@ fn charge_to_read(request: &LedgerRequest, known: impl Fn(&LedgerRequest) -> boo
     let makes_it = matches!(request.request.command, Command::Consume { .. } | Command::Hold { .. });
     let id = request.request.command.charge()?;
     (!makes_it || known(request)).then_some((request.shard, id))
-}
-
-fn past_period(state: &LedgerState, charge: &Charge) -> Option<PeriodKey> {
-    let key = pool_of(charge);
-    let starts_at = charge.period_start?;
-    let current: Option<DateTime<Utc>> = state.pools.get(&key).and_then(|pool| pool.current).map(|period| period.starts_at);
-    (current != Some(starts_at)).then_some((key, starts_at))
 }
 
 pub(super) async fn load_charges(connection: &mut PgConnection, ids: &BTreeSet<(Shard, ChargeId)>) -> Result<Vec<Charge>, Failure> {
@@ -108,7 +107,7 @@ async fn load_periods(connection: &mut PgConnection, keys: &BTreeSet<PeriodKey>,
         .bind(keys.iter().map(|(key, _)| is_org(key.payer)).collect::<Vec<_>>())
         .bind(keys.iter().map(|(key, _)| key.payer.tenant()).collect::<Vec<_>>())
         .bind(keys.iter().map(|(key, _)| key.provider.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|(_, starts_at)| *starts_at).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, moment)| *moment).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     for row in rows {

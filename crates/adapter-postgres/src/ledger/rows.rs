@@ -6,6 +6,7 @@ use domain::{
     amount::Tokens,
     charge::{Charge, ChargeSpec, ChargeStatus, Metadata},
     ids::{ChargeId, KeyId, Model, OrgId, Payer, Provider, UserId},
+    money::Cost,
     pool::{AllowanceTerms, Balance, Pool, PoolKey, PoolPeriod},
     time::Period,
 };
@@ -17,15 +18,21 @@ pub(super) const fn is_org(payer: Payer) -> bool {
     matches!(payer, Payer::Org(_))
 }
 
-const fn payer(is_org: bool, id: Uuid) -> Payer {
+pub(super) const fn payer(is_org: bool, id: Uuid) -> Payer {
     if is_org { Payer::Org(OrgId(id)) } else { Payer::User(UserId(id)) }
 }
 
-fn tokens(amount: i64) -> Result<Tokens> {
+pub(super) fn tokens(amount: i64) -> Result<Tokens> {
     Tokens::new(amount).map_err(|error| corrupt(error.to_string()))
 }
 
-fn provider(text: &str) -> Result<Provider> {
+fn cost(minor_units: Option<i64>, currency: Option<String>) -> Result<Option<Cost>> {
+    let (Some(minor_units), Some(currency)) = (minor_units, currency) else { return Ok(None) };
+    let currency = currency.parse().map_err(|_| corrupt("a cost in no currency"))?;
+    Ok(Some(Cost { minor_units: tokens(minor_units)?, currency }))
+}
+
+pub(super) fn provider(text: &str) -> Result<Provider> {
     Provider::parse(text).map_err(|_| corrupt("a provider that is no name"))
 }
 
@@ -46,6 +53,8 @@ pub(super) struct ChargeRow {
     debt: i64,
     from_allowance: i64,
     from_purchased: i64,
+    cost: Option<i64>,
+    currency: Option<String>,
     period_start: Option<DateTime<Utc>>,
     late: bool,
     created_at: DateTime<Utc>,
@@ -75,6 +84,7 @@ impl ChargeRow {
             debt: tokens(self.debt)?,
             from_allowance: tokens(self.from_allowance)?,
             from_purchased: tokens(self.from_purchased)?,
+            cost: cost(self.cost, self.currency)?,
             period_start: self.period_start,
             late: self.late,
             created_at: self.created_at,

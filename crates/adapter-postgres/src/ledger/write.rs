@@ -1,6 +1,6 @@
 //! Writes what a batch decided: one statement for the rows of the common case, one more for each rarer table that is touched.
 
-use super::{Failure, batch::Batch, rows::is_org};
+use super::{Failure, batch::Batch, budgets::put_budgets, rows::is_org};
 use crate::{error::corrupt, shard::shard_column};
 use domain::{
     charge::{Charge, Metadata},
@@ -17,9 +17,10 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> R
         let statement = bind_heads(sqlx::query(include_str!("../sql/ledger/write.sql")), batch);
         let statement = bind_new_charges(statement, &new)?;
         let statement = bind_pools(statement, &pools(batch)?);
-        bind_events(statement, batch).execute(&mut *connection).await?;
+        bind_costs(bind_events(statement, batch), &new).execute(&mut *connection).await?;
         update_charges(connection, &changed).await?;
         put_periods(connection, batch).await?;
+        put_budgets(connection, batch).await?;
     }
     batch.claims.write(connection).await?;
     Ok(())
@@ -122,6 +123,13 @@ fn bind_events<'q>(statement: Statement<'q>, batch: &'q Batch<'_>) -> Statement<
         .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
 }
 
+fn bind_costs<'q>(statement: Statement<'q>, charges: &[&'q Charge]) -> Statement<'q> {
+    let cost = |charge: &&Charge| charge.cost;
+    statement
+        .bind(charges.iter().map(|charge| cost(charge).map(|cost| cost.minor_units.get())).collect::<Vec<_>>())
+        .bind(charges.iter().map(|charge| cost(charge).map(|cost| cost.currency.to_string())).collect::<Vec<_>>())
+}
+
 async fn update_charges(connection: &mut PgConnection, charges: &[&Charge]) -> Result<(), Failure> {
     if charges.is_empty() {
         return Ok(());
@@ -138,6 +146,8 @@ async fn update_charges(connection: &mut PgConnection, charges: &[&Charge]) -> R
         .bind(charges.iter().map(|charge| charge.period_start).collect::<Vec<_>>())
         .bind(charges.iter().map(|charge| charge.late).collect::<Vec<_>>())
         .bind(charges.iter().map(|charge| charge.settled_at).collect::<Vec<_>>())
+        .bind(charges.iter().map(|charge| charge.cost.map(|cost| cost.minor_units.get())).collect::<Vec<_>>())
+        .bind(charges.iter().map(|charge| charge.cost.map(|cost| cost.currency.to_string())).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

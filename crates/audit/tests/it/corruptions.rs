@@ -4,9 +4,11 @@ use crate::world::{Data, World, different, pool_key};
 use audit::{Difference, Report, Scope};
 use domain::{
     amount::Tokens,
-    charge::ChargeStatus,
+    budget::Budget,
+    charge::{Charge, ChargeStatus},
     event::{EventType, UsageEvent},
     ids::EventId,
+    money::Cost,
     rollup::{self, Dimension, RollupScope},
     time::Grain,
 };
@@ -85,6 +87,60 @@ async fn a_balance_below_zero_and_a_forgotten_hold_are_differences() {
     let subjects: Vec<&str> = report.invariants[0].differences.iter().map(|difference| difference.subject.as_str()).collect();
     assert!(subjects.iter().any(|subject| subject.starts_with("remaining")), "{subjects:?}");
     assert!(subjects.iter().any(|subject| subject.starts_with("held")), "{subjects:?}");
+}
+
+/// A budget that counted something, and where it is.
+fn some_budget(data: &mut Data) -> &mut Budget {
+    let budgets = data.shards.iter_mut().flat_map(|shard| shard.state.budgets.values_mut());
+    budgets.max_by_key(|budget| budget.current.used).unwrap()
+}
+
+#[tokio::test]
+async fn a_budget_that_counts_other_than_its_charges_is_a_difference() {
+    let mut payer = None;
+    let (report, _) = after(|data, _| {
+        let budget = some_budget(data);
+        assert!(!budget.current.used.is_zero());
+        payer = Some(budget.key.payer);
+        budget.current.used = Tokens::new(budget.current.used.get() - 1).unwrap();
+    })
+    .await;
+    assert!(only(&report, &["I1", "I3"]), "{:?}", different(&report));
+    let difference = first(&report, "I1");
+    assert!(difference.subject.starts_with("used of a "), "{difference:?}");
+    assert_eq!(difference.tenant, payer.map(|payer| payer.tenant()));
+}
+
+#[tokio::test]
+async fn a_raised_limit_a_forgotten_threshold_and_a_lost_budget_are_differences() {
+    let corruptions: [fn(&mut Budget); 3] = [
+        |budget| budget.terms.limit = Some(Tokens::MAX),
+        |budget| budget.current.reached.clear(),
+        |budget| budget.current.ends_at = Some("2030-01-01T00:00:00Z".parse().unwrap()),
+    ];
+    for corrupt in corruptions {
+        let (report, _) = after(|data, _| corrupt(some_budget(data))).await;
+        assert_eq!(different(&report).get("I3"), Some(&1), "{:?}", different(&report));
+    }
+    let (report, _) = after(|data, _| {
+        let key = some_budget(data).key.clone();
+        data.shard(key.payer.shard()).state.budgets.remove(&key);
+    })
+    .await;
+    assert!(only(&report, &["I3"]), "{:?}", different(&report));
+    assert_eq!(first(&report, "I3").found, "none");
+}
+
+#[tokio::test]
+async fn a_charge_with_another_cost_than_its_event_is_a_difference() {
+    let (report, _) = after(|data, _| {
+        let priced = |charge: &&mut Charge| charge.status == ChargeStatus::Settled && charge.cost.is_some();
+        let charge = data.shards.iter_mut().flat_map(|shard| shard.state.charges.values_mut()).find(priced).unwrap();
+        let cost = charge.cost.unwrap();
+        charge.cost = Some(Cost { minor_units: Tokens::new(cost.minor_units.get() + 1).unwrap(), ..cost });
+    })
+    .await;
+    assert!(first(&report, "I3").expected.starts_with("cost="), "{:?}", first(&report, "I3"));
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use audit::{Report, Scope, Stores};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use domain::{
     amount::Tokens,
+    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Threshold},
     charge::{Charge, ChargeSpec, Metadata},
     event::UsageEvent,
     ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Refusals, Request, decide},
+    money::Cost,
     pool::{Pool, PoolKey},
     rollup::{self, CellKey, CellValue, RollupScope},
     time::{Grain, Period},
@@ -142,7 +144,8 @@ impl Data {
         let pool = pool_key(payer, provider);
         let amount = Tokens::new(self.rng.random_range(1..200)).unwrap();
         let held = |data: &mut Self| (!data.holds.is_empty()).then(|| data.holds[data.rng.random_range(0..data.holds.len())]);
-        let command = match self.rng.random_range(0..12) {
+        let command = match self.rng.random_range(0..13) {
+            12 => self.set_budget(payer),
             0 => Command::Grant { pool, tokens: amount, reason: "gift".into() },
             1 => {
                 let allowance = Tokens::new(self.rng.random_range(0..2_000)).ok();
@@ -166,6 +169,15 @@ impl Data {
         self.run(command);
     }
 
+    fn set_budget(&mut self, payer: Payer) -> Command {
+        let member = self.rng.random_bool(0.5).then(|| UserId(Uuid::from_u128(self.rng.random_range(1..4))));
+        let unit = if self.rng.random_bool(0.5) { BudgetUnit::Tokens } else { BudgetUnit::Money };
+        let period = [Period::Day, Period::Month, Period::None][self.rng.random_range(0..3)];
+        let key = BudgetKey { payer, member: member.filter(|_| payer.org().is_some()), provider: None, unit, period };
+        let limit = Tokens::new(self.rng.random_range(500..5_000)).ok();
+        Command::SetBudget { key, terms: BudgetTerms { limit, time_zone: chrono_tz::UTC, thresholds: [Threshold::Percent(10)].into() } }
+    }
+
     fn spec(&mut self, pool: &PoolKey) -> ChargeSpec {
         let user_id = UserId(Uuid::from_u128(self.rng.random_range(1..4)));
         let model = self.rng.random_bool(0.5).then(|| Model::parse("large").unwrap());
@@ -185,12 +197,17 @@ impl Data {
     pub fn run(&mut self, command: Command) {
         let shard = match (command.pool(), command.charge(), &command) {
             (_, _, Command::RecordRefusals(refusals)) => refusals.payer.shard(),
+            (_, _, Command::SetBudget { key, .. }) => key.payer.shard(),
             (Some(pool), _, _) => pool.payer.shard(),
             (None, charge, _) => charge.unwrap().shard().unwrap(),
         };
         let now = self.now;
+        let cost = self
+            .rng
+            .random_bool(0.7)
+            .then(|| Cost { minor_units: Tokens::new(self.rng.random_range(0..50)).unwrap(), currency: "USD".parse().unwrap() });
         let data = self.shard(shard);
-        let decision = decide(&mut data.state, &Request { command, now, allowance_cap: None });
+        let decision = decide(&mut data.state, &Request { command, now, allowance_cap: None, cost });
         for event in decision.events {
             data.last_seq += 1;
             let event = UsageEvent { event, seq: data.last_seq, epoch: 0, recorded_at: now };
@@ -290,6 +307,9 @@ impl Ledger for World {
     async fn pools(&self, _: Option<Payer>, _: Option<&Provider>, _: Option<&PoolKey>, _: u32) -> Result<Vec<Pool>> {
         unimplemented!("the audit reads snapshots")
     }
+    async fn budgets(&self, _: Payer, _: Option<UserId>) -> Result<Vec<Budget>> {
+        unimplemented!("the audit reads snapshots")
+    }
     async fn expired_holds(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
         unimplemented!("the audit only reads")
     }
@@ -309,6 +329,7 @@ impl Ledger for World {
             charges: data.state.charges.values().cloned().collect(),
             pools: data.state.pools.values().cloned().collect(),
             past_periods: data.state.past_periods.iter().map(|((key, _), period)| (key.clone(), *period)).collect(),
+            budgets: data.state.budgets.values().cloned().collect(),
             last_seq: data.last_seq,
         })
     }

@@ -217,7 +217,7 @@ async fn a_column_added_by_a_newer_version_does_not_disturb_a_running_process() 
     let store = FreshPostgres::create().await;
     let customer = Customer::user();
     outcome(&store.one, &customer.grant(100)).await;
-    for table in ["charge", "pool", "pool_period", "outbox", "outbox_shard", "outbox_lease", "idempotency"] {
+    for table in ["charge", "pool", "pool_period", "budget", "outbox", "outbox_shard", "outbox_lease", "idempotency"] {
         let work = async || {
             let hold = under_key(customer.hold(1), &fresh_key(), 1, Claim::Opens);
             charged(&store.one, &hold).await;

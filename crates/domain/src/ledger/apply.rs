@@ -1,8 +1,9 @@
 //! From an event to the new state. Total: an event that was decided is always applied, so a fold of the outbox never fails.
 
-use super::LedgerState;
+use super::{LedgerState, budget_events};
 use crate::{
     amount::Tokens,
+    budget::{Budget, Spent},
     charge::{Charge, ChargeSpec, ChargeStatus},
     event::{EventType, NewEvent},
     ids::ChargeId,
@@ -18,6 +19,11 @@ pub(super) fn ends_at_text(ends_at: Option<DateTime<Utc>>) -> String {
 impl LedgerState {
     /// Applies one event; the caller gives events of a shard in the order of their numbers.
     pub fn apply(&mut self, event: &NewEvent) {
+        match event.kind {
+            EventType::BudgetSet => return self.apply_budget_set(event),
+            EventType::ThresholdReached => return self.apply_threshold_reached(event),
+            _ => {}
+        }
         let Some(provider) = event.provider.clone() else { return };
         let key = PoolKey { payer: event.payer, provider };
         match event.kind {
@@ -27,22 +33,24 @@ impl LedgerState {
             EventType::ChargeExpired => self.apply_hold_ended(key, event, ChargeStatus::Expired),
             EventType::PoolGranted => self.apply_granted(key, event),
             EventType::PoolPeriodStarted => self.apply_period(key, event),
-            EventType::ChargeRefunded | EventType::RequestsRefused => {}
+            EventType::ChargeRefunded | EventType::RequestsRefused | EventType::BudgetSet | EventType::ThresholdReached => {}
         }
     }
 
     fn apply_held(&mut self, key: PoolKey, event: &NewEvent) {
         let Some(mut charge) = new_charge(event) else { return };
-        let pool = self.pool(&key, event.occurred_at);
-        let allowance = pool.current.as_mut().map(|period| (period.starts_at, &mut period.balance));
-        if let Some((starts_at, balance)) = allowance {
-            charge.from_allowance = event.tokens.min(balance.remaining());
-            charge.period_start = Some(starts_at);
-            balance.held = plus(balance.held, charge.from_allowance);
+        charge.period_start = self.period_at(&key, event.occurred_at);
+        if let Some(starts_at) = charge.period_start {
+            self.change_period(&key, starts_at, |balance| {
+                charge.from_allowance = event.tokens.min(balance.remaining());
+                balance.held = plus(balance.held, charge.from_allowance);
+            });
         }
+        let pool = self.pool(&key, event.occurred_at);
         charge.from_purchased = event.tokens.saturating_sub(charge.from_allowance);
         pool.purchased.held = plus(pool.purchased.held, charge.from_purchased);
         charge.held = event.tokens;
+        charge.cost = event.cost;
         self.put_new(charge);
     }
 
@@ -60,6 +68,7 @@ impl LedgerState {
         self.book(&key, &mut charge, event);
         charge.status = ChargeStatus::Settled;
         charge.settled = event.tokens;
+        charge.cost = event.cost;
         charge.settled_at = Some(event.occurred_at);
         if is_new {
             charge.held = event.tokens;
@@ -69,15 +78,16 @@ impl LedgerState {
         }
     }
 
-    /// Takes the settled amount: first where it was held, then from today's allowance, then from what was purchased; the rest is debt.
+    /// Takes the settled amount: first where it was held, else from the allowance of the event's time, then from what was purchased;
+    /// the rest is debt.
     fn book(&mut self, key: &PoolKey, charge: &mut Charge, event: &NewEvent) {
         let mut rest = event.tokens;
         let mut from_allowance = Tokens::ZERO;
-        let current = self.pool(key, event.occurred_at).current.map(|period| period.starts_at);
-        let held_in = charge.period_start.or(current);
+        let of_event = self.period_at(key, event.occurred_at);
+        let held_in = charge.period_start.or(of_event);
         if let Some(starts_at) = held_in {
-            // A charge belongs to one period: a past one gives only what was held in it.
-            let limit = if Some(starts_at) == current { rest } else { rest.min(charge.from_allowance) };
+            // A charge belongs to one period: another than the event's gives only what was held in it.
+            let limit = if Some(starts_at) == of_event { rest } else { rest.min(charge.from_allowance) };
             self.change_period(key, starts_at, |balance| {
                 from_allowance = limit.min(balance.remaining());
                 balance.settled = plus(balance.settled, from_allowance);
@@ -99,6 +109,7 @@ impl LedgerState {
         let Some(mut charge) = event.charge_id.and_then(|id| self.charges.get(&id).cloned()) else { return };
         self.return_hold(&key, &charge, event.occurred_at);
         charge.status = status;
+        charge.cost = None;
         pay_debt(self.pool(&key, event.occurred_at));
         self.put(charge);
     }
@@ -131,6 +142,45 @@ impl LedgerState {
             }
         }
         pay_debt(self.pool(&key, event.occurred_at));
+    }
+
+    fn apply_budget_set(&mut self, event: &NewEvent) {
+        let Some(key) = budget_events::key_of(event) else { return };
+        let Some(terms) = budget_events::terms_of(event) else { return };
+        let budget = match self.budgets.get(&key) {
+            // What was spent in the running period stays spent, and it keeps its end.
+            Some(known) => Budget { terms, ..known.clone() },
+            None => Budget::new(key, terms, event.occurred_at),
+        };
+        self.put_budget(budget);
+    }
+
+    fn apply_threshold_reached(&mut self, event: &NewEvent) {
+        let budget = budget_events::key_of(event).and_then(|key| self.budgets.get(&key).cloned());
+        let (Some(mut budget), Some(threshold)) = (budget, budget_events::threshold_of(event)) else { return };
+        budget.current.reached.insert(threshold);
+        self.put_budget(budget);
+    }
+
+    /// What the charge spends now instead of what it spent before, in the period in which it was made.
+    fn count_in_budgets(&mut self, charge: &Charge) {
+        let before = self.charges.get(&charge.spec.id);
+        let counted = |budget: &Budget| {
+            let budget = if before.is_none() { budget.as_of(charge.created_at) } else { budget.clone() };
+            if !budget.counts(charge.created_at) {
+                return None;
+            }
+            let spent = before.map(|before| Spent::of(before, budget.key.unit)).unwrap_or_default();
+            let current = budget.after(spent, Spent::of(charge, budget.key.unit))?;
+            Some(Budget { current, ..budget })
+        };
+        let changed: Vec<Budget> = self.covering(&charge.spec).filter_map(counted).collect();
+        changed.into_iter().for_each(|budget| self.put_budget(budget));
+    }
+
+    fn put_budget(&mut self, budget: Budget) {
+        self.changed.budgets.insert(budget.key.clone());
+        self.budgets.insert(budget.key.clone(), budget);
     }
 
     fn return_hold(&mut self, key: &PoolKey, charge: &Charge, now: DateTime<Utc>) {
@@ -169,6 +219,7 @@ impl LedgerState {
     }
 
     fn put(&mut self, charge: Charge) {
+        self.count_in_budgets(&charge);
         self.changed.charges.insert(charge.spec.id);
         self.charges.insert(charge.spec.id, charge);
     }
@@ -212,6 +263,7 @@ fn new_charge(event: &NewEvent) -> Option<Charge> {
         from_allowance: Tokens::ZERO,
         from_purchased: Tokens::ZERO,
         period_start: None,
+        cost: None,
         late: false,
         created_at: event.occurred_at,
         settled_at: None,

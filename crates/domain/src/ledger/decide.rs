@@ -1,11 +1,13 @@
 //! From a command to its events, or to a refusal that changes nothing.
 
-use super::{LedgerState, apply::ends_at_text};
+use super::{LedgerState, apply::ends_at_text, budget_events};
 use crate::{
     amount::Tokens,
+    budget::{Budget, BudgetKey, BudgetTerms, Spent},
     charge::{Charge, ChargeSpec, ChargeStatus, Metadata},
     event::{EventType, NewEvent},
     ids::{ChargeId, EventId, KeyId, Model, Payer, Provider, UserId},
+    money::Cost,
     pool::{AllowanceTerms, Pool, PoolKey},
     time::Period,
 };
@@ -48,6 +50,10 @@ pub enum Command {
         pool: PoolKey,
         change: AllowanceChange,
     },
+    SetBudget {
+        key: BudgetKey,
+        terms: BudgetTerms,
+    },
     RecordRefusals(Refusals),
 }
 
@@ -80,6 +86,8 @@ pub struct Request {
     pub now: DateTime<Utc>,
     /// The owner's tier caps what a new period is granted.
     pub allowance_cap: Option<Tokens>,
+    /// Of the consumed, held or settled tokens, at the prices in force when the charge was made.
+    pub cost: Option<Cost>,
 }
 
 impl Command {
@@ -88,7 +96,7 @@ impl Command {
         match self {
             Self::Consume { spec, .. } | Self::Hold { spec, .. } => Some(pool_of(spec)),
             Self::Grant { pool, .. } | Self::SetAllowance { pool, .. } => Some(pool.clone()),
-            Self::Settle { .. } | Self::Release { .. } | Self::Expire { .. } | Self::RecordRefusals(_) => None,
+            Self::Settle { .. } | Self::Release { .. } | Self::Expire { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
         }
     }
 
@@ -97,7 +105,7 @@ impl Command {
         match self {
             Self::Consume { spec, .. } | Self::Hold { spec, .. } => Some(spec.id),
             Self::Settle { charge_id, .. } | Self::Release { charge_id } | Self::Expire { charge_id } => Some(*charge_id),
-            Self::Grant { .. } | Self::SetAllowance { .. } | Self::RecordRefusals(_) => None,
+            Self::Grant { .. } | Self::SetAllowance { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
         }
     }
 }
@@ -133,6 +141,19 @@ pub struct QuotaExhausted {
     pub resets_at: Option<DateTime<Utc>>,
 }
 
+/// The budget that refused; of several the one with the least left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetExhausted {
+    pub budget: BudgetKey,
+    pub provider: Provider,
+    /// These three in the budget's unit.
+    pub limit: Tokens,
+    pub requested: Tokens,
+    pub remaining: Tokens,
+    pub resets_at: Option<DateTime<Utc>>,
+}
+
 /// What became of a command. Stored under its idempotency key when it changed something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "SCREAMING_SNAKE_CASE")]
@@ -149,7 +170,13 @@ pub enum Outcome {
         at: DateTime<Utc>,
     },
     RefusalsRecorded,
+    BudgetSet {
+        budget: Box<Budget>,
+        created: bool,
+        at: DateTime<Utc>,
+    },
     QuotaExhausted(QuotaExhausted),
+    BudgetExhausted(Box<BudgetExhausted>),
     ChargeNotFound,
     InvalidTransition {
         status: ChargeStatus,
@@ -167,11 +194,18 @@ pub struct Decision {
 
 /// Decides one request and applies its events to the state. A refusal leaves the state as it was.
 pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
-    let Request { command, now, allowance_cap } = request;
+    let Request { command, now, allowance_cap, cost } = request;
     match command {
-        Command::Consume { spec, tokens } => reserve(state, spec, *tokens, None, *now, *allowance_cap),
-        Command::Hold { spec, tokens, expires_at } => reserve(state, spec, *tokens, Some(*expires_at), *now, *allowance_cap),
-        Command::Settle { charge_id, tokens } => settle(state, *charge_id, *tokens, *now, *allowance_cap),
+        Command::Consume { spec, tokens } => {
+            let amount = Amount { tokens: *tokens, cost: *cost };
+            reserve(state, spec, amount, None, *now, *allowance_cap)
+        }
+        Command::Hold { spec, tokens, expires_at } => {
+            let amount = Amount { tokens: *tokens, cost: *cost };
+            reserve(state, spec, amount, Some(*expires_at), *now, *allowance_cap)
+        }
+        Command::Settle { charge_id, tokens } => settle(state, *charge_id, Amount { tokens: *tokens, cost: *cost }, *now, *allowance_cap),
+        Command::SetBudget { key, terms } => set_budget(state, key, terms, *now),
         Command::Release { charge_id } => end_hold(state, *charge_id, EventType::ChargeReleased, *now),
         Command::Expire { charge_id } => end_hold(state, *charge_id, EventType::ChargeExpired, *now),
         Command::Grant { pool, tokens, reason } => grant(state, pool, *tokens, reason, *now, *allowance_cap),
@@ -183,13 +217,31 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
     }
 }
 
-/// The pool as it stands at `now`, a period that is due included, without changing anything.
+/// What is spent, in both units.
+#[derive(Clone, Copy)]
+struct Amount {
+    tokens: Tokens,
+    cost: Option<Cost>,
+}
+
+/// The pool as it stands at `now`, a period that is due included and one that is over left out, without changing anything.
 pub fn pool_view(pool: &Pool, now: DateTime<Utc>, allowance_cap: Option<Tokens>) -> Pool {
-    let Some(event) = period_due(pool, now, allowance_cap) else { return pool.clone() };
+    let Some(event) = period_due(pool, now, allowance_cap) else {
+        let current = pool.current.filter(|period| period.ends_at.is_none_or(|end| now < end));
+        return Pool { current, ..pool.clone() };
+    };
     let mut state = LedgerState::default();
     state.pools.insert(pool.key.clone(), pool.clone());
     state.apply(&event);
     state.pools.remove(&pool.key).unwrap_or_else(|| pool.clone())
+}
+
+/// What a spend at `at` may take: of the allowance only that of its own period.
+fn view_at(state: &LedgerState, pool: &Pool, at: DateTime<Utc>) -> PoolView {
+    let period = state.period_at(&pool.key, at);
+    let current = pool.current.filter(|current| Some(current.starts_at) == period);
+    let current = current.or_else(|| state.past_periods.get(&(pool.key.clone(), period?)).copied());
+    PoolView::of(&Pool { current, ..pool.clone() })
 }
 
 fn refused(outcome: Outcome) -> Decision {
@@ -199,11 +251,12 @@ fn refused(outcome: Outcome) -> Decision {
 fn reserve(
     state: &mut LedgerState,
     spec: &ChargeSpec,
-    tokens: Tokens,
+    amount: Amount,
     expires_at: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
     cap: Option<Tokens>,
 ) -> Decision {
+    let tokens = amount.tokens;
     let key = pool_of(spec);
     if let Some(charge) = state.charges.get(&spec.id) {
         return already(state, charge.clone(), now);
@@ -222,35 +275,89 @@ fn reserve(
         return exhausted(PoolView { total: Tokens::ZERO, remaining: Tokens::ZERO, debt: Tokens::ZERO, resets_at: None });
     };
     let period = period_due(pool, now, cap);
-    let view = if period.is_some() { PoolView::of(&pool_view(pool, now, cap)) } else { PoolView::of(pool) };
+    let view = if period.is_some() { PoolView::of(&pool_view(pool, now, cap)) } else { view_at(state, pool, now) };
     if !view.debt.is_zero() || tokens > view.remaining {
         return exhausted(view);
     }
+    if let Some(refusal) = refused_by_budgets(state, spec, amount, now) {
+        return refused(refusal);
+    }
     let kind = if expires_at.is_some() { EventType::ChargeHeld } else { EventType::ChargeSettled };
     let mut events: Vec<NewEvent> = period.into_iter().collect();
-    events.push(charge_event(spec, kind, tokens, now));
+    events.push(NewEvent { cost: amount.cost, ..charge_event(spec, kind, tokens, now) });
     events.iter().for_each(|event| state.apply(event));
     if let Some(charge) = state.charges.get_mut(&spec.id) {
         charge.expires_at = expires_at;
     }
+    events.extend(reach_thresholds(state, spec, now));
     charged(state, spec.id, events, now)
 }
 
-fn settle(state: &mut LedgerState, id: ChargeId, tokens: Tokens, now: DateTime<Utc>, cap: Option<Tokens>) -> Decision {
+fn settle(state: &mut LedgerState, id: ChargeId, amount: Amount, now: DateTime<Utc>, cap: Option<Tokens>) -> Decision {
+    let tokens = amount.tokens;
     let Some(charge) = state.charges.get(&id).cloned() else { return refused(Outcome::ChargeNotFound) };
     match charge.status {
         ChargeStatus::Held | ChargeStatus::Expired => {
             let pool = state.pools.get(&pool_of(&charge.spec));
+            // All of it may become debt.
+            if pool.is_some_and(|pool| pool.debt.checked_add(tokens).is_none()) || overflows_budgets(state, &charge, amount) {
+                return refused(Outcome::BalanceOverflow);
+            }
             // What exceeds the hold is taken at the terms of today.
             let period = pool.filter(|_| tokens > charge.held || charge.status == ChargeStatus::Expired);
             let mut events: Vec<NewEvent> = period.and_then(|pool| period_due(pool, now, cap)).into_iter().collect();
-            events.push(charge_event(&charge.spec, EventType::ChargeSettled, tokens, now));
+            events.push(NewEvent { cost: amount.cost, ..charge_event(&charge.spec, EventType::ChargeSettled, tokens, now) });
             events.iter().for_each(|event| state.apply(event));
+            events.extend(reach_thresholds(state, &charge.spec, now));
             charged(state, id, events, now)
         }
         ChargeStatus::Settled | ChargeStatus::Refunded if charge.settled == tokens => already(state, charge, now),
         status => refused(Outcome::InvalidTransition { status }),
     }
+}
+
+/// A spend is refused by the first budget without room; of several the one with the least left is named.
+fn refused_by_budgets(state: &LedgerState, spec: &ChargeSpec, amount: Amount, now: DateTime<Utc>) -> Option<Outcome> {
+    let budgets = state.covering(spec).map(|budget| budget.as_of(now)).filter(|budget| budget.counts(now));
+    let mut tightest: Option<BudgetExhausted> = None;
+    for budget in budgets {
+        let requested = budget.key.unit.amount(amount.tokens, amount.cost);
+        if budget.after(Spent::default(), Spent { used: requested, held: Tokens::ZERO }).is_none() {
+            return Some(Outcome::BalanceOverflow);
+        }
+        let (Some(limit), Some(remaining)) = (budget.terms.limit, budget.remaining()) else { continue };
+        if requested > remaining && tightest.as_ref().is_none_or(|other| remaining < other.remaining) {
+            let resets_at = budget.current.ends_at;
+            tightest =
+                Some(BudgetExhausted { budget: budget.key, provider: spec.provider.clone(), limit, requested, remaining, resets_at });
+        }
+    }
+    tightest.map(|budget| Outcome::BudgetExhausted(Box::new(budget)))
+}
+
+fn overflows_budgets(state: &LedgerState, charge: &Charge, amount: Amount) -> bool {
+    state.covering(&charge.spec).filter(|budget| budget.counts(charge.created_at)).any(|budget| {
+        let used = budget.key.unit.amount(amount.tokens, amount.cost);
+        budget.after(Spent::of(charge, budget.key.unit), Spent { used, held: Tokens::ZERO }).is_none()
+    })
+}
+
+/// Tells once per period about each threshold that the covering budgets have reached by now.
+fn reach_thresholds(state: &mut LedgerState, spec: &ChargeSpec, now: DateTime<Utc>) -> Vec<NewEvent> {
+    let reached = |budget: &Budget| -> Vec<NewEvent> {
+        budget.newly_reached().into_iter().map(|threshold| budget_events::threshold_reached(budget, threshold, now)).collect()
+    };
+    let events: Vec<NewEvent> = state.covering(spec).flat_map(reached).collect();
+    events.iter().for_each(|event| state.apply(event));
+    events
+}
+
+fn set_budget(state: &mut LedgerState, key: &BudgetKey, terms: &BudgetTerms, now: DateTime<Utc>) -> Decision {
+    let created = !state.budgets.contains_key(key);
+    let event = budget_events::budget_set(key, terms, now);
+    state.apply(&event);
+    let budget = state.budgets.get(key).cloned().unwrap_or_else(|| Budget::new(key.clone(), terms.clone(), now));
+    Decision { outcome: Outcome::BudgetSet { budget: Box::new(budget), created, at: now }, events: vec![event] }
 }
 
 fn end_hold(state: &mut LedgerState, id: ChargeId, kind: EventType, now: DateTime<Utc>) -> Decision {
@@ -304,7 +411,7 @@ fn set_allowance(state: &mut LedgerState, key: &PoolKey, change: AllowanceChange
 
 /// The event that opens the period around `now`, when the pool's latest period is over.
 fn period_due(pool: &Pool, now: DateTime<Utc>, cap: Option<Tokens>) -> Option<NewEvent> {
-    if pool.terms.period == Period::None || pool.terms.allowance.is_zero() {
+    if pool.terms.allowance.is_zero() {
         return None;
     }
     let over = pool.current.is_none_or(|period| period.ends_at.is_some_and(|end| end <= now));
@@ -364,6 +471,7 @@ fn charge_event(spec: &ChargeSpec, kind: EventType, tokens: Tokens, now: DateTim
         charge_id: Some(spec.id),
         tokens,
         count: 1,
+        cost: None,
         reason: None,
         occurred_at: now,
         metadata: spec.metadata.clone(),
@@ -385,6 +493,7 @@ fn pool_event(key: &PoolKey, kind: EventType, tokens: Tokens, metadata: Metadata
         charge_id: None,
         tokens,
         count: 1,
+        cost: None,
         reason: None,
         occurred_at: now,
         metadata,
@@ -403,6 +512,7 @@ fn refusals_event(refusals: &Refusals, now: DateTime<Utc>) -> NewEvent {
         charge_id: None,
         tokens: refusals.tokens,
         count: refusals.count,
+        cost: None,
         reason: Some(refusals.reason.clone()),
         occurred_at: now,
         metadata: Metadata::new(),

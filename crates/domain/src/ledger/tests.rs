@@ -1,5 +1,7 @@
 //! The ledger's rules against the sentences of the documentation and against a simple model.
 
+mod periods;
+
 use super::*;
 use crate::{
     amount::Tokens,
@@ -36,7 +38,7 @@ impl Story {
     }
 
     fn run(&mut self, command: Command) -> Outcome {
-        let decision = decide(&mut self.state, &Request { command, now: self.now, allowance_cap: None });
+        let decision = decide(&mut self.state, &Request { command, now: self.now, allowance_cap: None, cost: None });
         self.events.extend(decision.events);
         decision.outcome
     }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
+    budget::Budget,
     charge::{Charge, ChargeStatus},
     event::NewEvent,
     ids::{ChargeId, Payer, Provider, Shard, UserId},
@@ -211,6 +212,13 @@ impl Ledger for FakeLedger {
         found.sort_by(|one, other| one.key.cmp(&other.key));
         found.truncate(limit.try_into().unwrap());
         Ok(found)
+    }
+
+    async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>> {
+        self.answer()?;
+        let rows = self.rows.lock().unwrap();
+        let wanted = |budget: &&Budget| budget.key.payer == payer && (budget.key.member.is_none() || budget.key.member == member);
+        Ok(rows.state.budgets.values().filter(wanted).cloned().collect())
     }
 
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {

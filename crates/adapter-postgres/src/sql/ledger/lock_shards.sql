@@ -1,1 +1,1 @@
-SELECT shard, last_seq, epoch FROM outbox_shard WHERE shard = ANY ($1) ORDER BY shard FOR UPDATE;
+SELECT shard, last_seq, epoch, budgets FROM outbox_shard WHERE shard = ANY ($1) ORDER BY shard FOR UPDATE;

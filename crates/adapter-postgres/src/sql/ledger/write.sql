@@ -5,10 +5,12 @@ WITH numbered AS (
     WHERE s.shard = n.shard
 ), charged AS (
     INSERT INTO charge (shard, id, payer_is_org, payer_id, user_id, key_id, provider, model, metadata, status, held, settled, refunded,
-                        debt, from_allowance, from_purchased, period_start, late, created_at, settled_at, expires_at, seq)
+                        debt, from_allowance, from_purchased, period_start, late, created_at, settled_at, expires_at, seq,
+                        cost, currency)
     SELECT * FROM unnest($3::smallint[], $4::uuid[], $5::boolean[], $6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[],
                          $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
-                         $19::timestamptz[], $20::boolean[], $21::timestamptz[], $22::timestamptz[], $23::timestamptz[], $24::bigint[])
+                         $19::timestamptz[], $20::boolean[], $21::timestamptz[], $22::timestamptz[], $23::timestamptz[], $24::bigint[],
+                         $51::bigint[], $52::text[])
 ), pooled AS (
     INSERT INTO pool (shard, payer_is_org, payer_id, provider, allowance, period, time_zone, purchased_granted, purchased_settled,
                       purchased_held, debt, period_starts_at, period_ends_at, period_granted, period_settled, period_held, updated_at)

@@ -1,0 +1,99 @@
+//! `/api/v1/admin/money` and `/api/v1/admin/prices`: in what costs are counted, and what a million tokens cost from when on.
+
+use super::{change, deleted, listed, load, missing, parse_name, written};
+use crate::{
+    Service,
+    error::{Administrator, conflict},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use domain::{
+    money::{Money, Price},
+    settings::{Settings, SettingsChange},
+};
+use service_kit::{json::StrictJson, problem::Problem};
+
+pub async fn show_money(State(service): State<Service>, _: Administrator) -> Result<Response, Problem> {
+    let money = load(&service).await?.money.ok_or_else(|| missing("money"))?;
+    Ok(Json(money).into_response())
+}
+
+/// Set once: the totals of charges that were made in another unit could not be added.
+pub async fn put_money(
+    State(service): State<Service>,
+    Administrator(caller): Administrator,
+    StrictJson(money): StrictJson<Money>,
+) -> Result<Response, Problem> {
+    if let Some((field, message)) = money.invalid() {
+        return Err(Problem::field(field, message));
+    }
+    match load(&service).await?.money {
+        Some(known) if known == money => Ok(Json(money).into_response()),
+        Some(_) => Err(conflict("the currency and its minor units are set; costs in another unit could not be added to them")),
+        None => {
+            change(&service, &caller, SettingsChange::PutMoney { money }).await?;
+            Ok((StatusCode::CREATED, Json(money)).into_response())
+        }
+    }
+}
+
+pub async fn list(State(service): State<Service>, _: Administrator) -> Result<Response, Problem> {
+    let settings = load(&service).await?;
+    Ok(listed(settings.prices.iter().map(|(name, price)| (name.as_str(), price))))
+}
+
+pub async fn show(State(service): State<Service>, _: Administrator, Path(name): Path<String>) -> Result<Response, Problem> {
+    let name = parse_name(name)?;
+    let settings = load(&service).await?;
+    let price = settings.prices.get(&name).ok_or_else(|| missing("price"))?;
+    Ok(Json(super::Named { name: &name, value: price }).into_response())
+}
+
+pub async fn put(
+    State(service): State<Service>,
+    Administrator(caller): Administrator,
+    Path(name): Path<String>,
+    StrictJson(price): StrictJson<Price>,
+) -> Result<Response, Problem> {
+    let name = parse_name(name)?;
+    may_stand(&name, &price, &load(&service).await?)?;
+    let effect = change(&service, &caller, SettingsChange::PutPrice { name: name.clone(), price: price.clone() }).await?;
+    Ok(written(effect, &name, &price))
+}
+
+/// Charges that were made keep their cost.
+pub async fn delete(
+    State(service): State<Service>,
+    Administrator(caller): Administrator,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = parse_name(name)?;
+    deleted(change(&service, &caller, SettingsChange::DeletePrice { name }).await?, "price")
+}
+
+/// A price needs a currency, an existing provider and model, and a beginning that no other price of the same model has.
+fn may_stand(name: &str, price: &Price, settings: &Settings) -> Result<(), Problem> {
+    if settings.money.is_none() {
+        return Err(conflict("no currency is set: PUT /api/v1/admin/money first"));
+    }
+    let Some(provider) = settings.providers.get(&price.provider) else {
+        let allowed = settings.providers.keys().map(ToString::to_string).collect();
+        return Err(Problem::field_allowed("provider", "unknown provider", allowed));
+    };
+    if let Some(model) = &price.model
+        && !provider.models.is_empty()
+        && !provider.models.contains(model)
+    {
+        return Err(Problem::field_allowed("model", "unknown model", provider.models.iter().map(ToString::to_string).collect()));
+    }
+    let same =
+        |other: &Price| (&other.provider, &other.model, other.effective_from) == (&price.provider, &price.model, price.effective_from);
+    match settings.prices.iter().find(|(other, known)| *other != name && same(known)) {
+        Some((other, _)) => Err(conflict(format!("the price {other} begins at the same moment for the same model: change or delete it"))),
+        None => Ok(()),
+    }
+}

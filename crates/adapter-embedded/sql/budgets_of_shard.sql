@@ -1,0 +1,1 @@
+SELECT * FROM budget WHERE shard = ?1
