@@ -1,18 +1,21 @@
 //! Which speed limits apply to a spend, and asking all of them at once.
 
 use crate::{
-    local_buckets::LocalBuckets,
     payer::Spend,
     rate_record::{OutageMode, RateRecord},
 };
+use chrono::{DateTime, Utc};
 use domain::{
     amount::Tokens,
+    bucket::{Ask, Reading, Return},
+    charge::Charge,
     ids::{Model, Payer, Provider},
     settings::{Limit, LimitScope, OnOutage, Settings, Tier},
 };
 use ports::{
     Clock, StoreError,
-    rate_limits::{Bucket, BucketKey, RateLimits, Take},
+    accounts::SpendFacts,
+    rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take},
 };
 use std::{
     slice,
@@ -40,32 +43,47 @@ impl<'a> Owners<'a> {
         }
     }
 
+    /// Of a charge that ends. The tier of a key is that of its owner, who is not known any more; the spender's is taken for it.
+    pub fn of_charge(settings: &'a Settings, charge: &Charge, facts: &SpendFacts) -> Self {
+        let (spec, user_tier) = (&charge.spec, settings.tier(facts.user_tier.as_deref()));
+        Self {
+            payer: spec.payer,
+            user: Some((spec.user_id.to_string(), user_tier)),
+            org: spec.payer.org().map(|org| (org.to_string(), settings.tier(facts.org_tier.as_deref()))),
+            key: spec.key_id.map(|key| (key.to_string(), user_tier)),
+        }
+    }
+
     fn of_scope(&self, scope: LimitScope) -> Option<(&str, &'a Tier)> {
         let own = match scope {
             LimitScope::User => &self.user,
             LimitScope::Org => &self.org,
             LimitScope::Key => &self.key,
-            LimitScope::Provider => return Some(("", &Tier::NEUTRAL)),
+            LimitScope::Provider | LimitScope::Model => return Some(("", &Tier::NEUTRAL)),
         };
         own.as_ref().map(|(owner, tier)| (owner.as_str(), *tier))
     }
 }
 
-/// The buckets of every limit that applies, in the order of the limits' names.
+/// The buckets of every limit that applies, in the order of the limits' names. A request that names no model is about the provider's
+/// default one, where there is one.
 pub fn applicable(settings: &Settings, owners: &Owners<'_>, provider: &Provider, model: Option<&Model>) -> Vec<Bucket> {
+    let default_model = || settings.providers.get(provider).and_then(|own| own.default_model.as_ref());
+    let model = model.or_else(default_model);
     let limits = settings.limits.iter().filter(|(_, limit)| limit.applies_to(provider, model));
-    limits.filter_map(|(name, limit)| bucket(name, limit, owners, provider)).collect()
+    limits.filter_map(|(name, limit)| bucket(name, limit, owners, provider, model)).collect()
 }
 
-fn bucket(name: &str, limit: &Limit, owners: &Owners<'_>, provider: &Provider) -> Option<Bucket> {
+fn bucket(name: &str, limit: &Limit, owners: &Owners<'_>, provider: &Provider, model: Option<&Model>) -> Option<Bucket> {
     let (owner, tier) = owners.of_scope(limit.scope)?;
+    let model = if limit.scope == LimitScope::Model { model } else { limit.model.as_ref() };
     let key = BucketKey {
-        payer: (limit.scope != LimitScope::Provider).then_some(owners.payer),
+        group: if limit.scope.is_shared() { Group::Shared } else { Group::Payer(owners.payer) },
         limit: name.to_owned(),
         scope: limit.scope,
         owner: owner.to_owned(),
-        provider: provider.clone(),
-        model: limit.model.as_ref().map(ToString::to_string),
+        provider: Some(provider.clone()),
+        model: model.map(ToString::to_string),
     };
     Some(Bucket { key, rule: limit.bucket(tier), on_outage: limit.on_outage })
 }
@@ -75,6 +93,7 @@ fn bucket(name: &str, limit: &Limit, owners: &Owners<'_>, provider: &Provider) -
 pub struct Taken {
     take: Take,
     held_by: HeldBy,
+    since: DateTime<Utc>,
     pub record: RateRecord,
 }
 
@@ -98,34 +117,41 @@ pub enum Asked {
 
 pub struct Buckets {
     store: Arc<dyn RateLimits>,
-    local: LocalBuckets,
+    /// Buckets of this process alone, for limits that go on locally while the store is away.
+    local: Arc<dyn RateLimits>,
     clock: Clock,
     away: AtomicBool,
 }
 
 impl Buckets {
-    pub fn new(store: Arc<dyn RateLimits>, clock: Clock) -> Self {
-        Self { store, local: LocalBuckets::default(), clock, away: AtomicBool::new(false) }
+    pub const fn new(store: Arc<dyn RateLimits>, local: Arc<dyn RateLimits>, clock: Clock) -> Self {
+        Self { store, local, clock, away: AtomicBool::new(false) }
     }
 
-    pub async fn take(&self, buckets: Vec<Bucket>, amount: Tokens) -> Asked {
-        let take = Take { buckets, amount };
+    /// All of the buckets or none; of limits on running holds only where the request is a hold.
+    pub async fn take(&self, mut buckets: Vec<Bucket>, ask: Ask) -> Asked {
+        if ask.hold.is_none() {
+            buckets.retain(|bucket| !bucket.rule.is_of_slots());
+        }
+        let take = Take { buckets, ask };
+        // Before the store's own moment, so that no more is given back than was taken.
+        let since = self.clock.now();
         if take.buckets.is_empty() {
-            return Asked::Allowed(Taken { take, held_by: HeldBy::Store, record: RateRecord::default() });
+            return Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record: RateRecord::default() });
         }
         match self.store.take(slice::from_ref(&take)).await.map(|mut answers| answers.pop()) {
             Ok(Some(answer)) => {
                 self.note(None);
                 let record = RateRecord::of(&take.buckets, &answer.levels, None);
-                if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Store, record }) } else { Asked::Refused(record) }
+                if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record }) } else { Asked::Refused(record) }
             }
-            Ok(None) => self.without_store(take, &StoreError::corrupt("rate limits", "no answer to one request")),
-            Err(error) => self.without_store(take, &error),
+            Ok(None) => self.without_store(take, since, &StoreError::corrupt("rate limits", "no answer to one request")).await,
+            Err(error) => self.without_store(take, since, &error).await,
         }
     }
 
     /// Each limit as its `on_outage` says.
-    fn without_store(&self, mut take: Take, error: &StoreError) -> Asked {
+    async fn without_store(&self, mut take: Take, since: DateTime<Utc>, error: &StoreError) -> Asked {
         self.note(Some(error));
         let has = |mode| take.buckets.iter().any(|bucket| bucket.on_outage == mode);
         let (closed, open) = (has(OnOutage::Closed), has(OnOutage::Open));
@@ -134,33 +160,47 @@ impl Buckets {
             return Asked::Closed { store: error.store() };
         }
         take.buckets.retain(|bucket| bucket.on_outage == OnOutage::Local);
+        let processes = self.store.processes();
+        take.buckets.iter_mut().for_each(|bucket| bucket.rule = bucket.rule.share(processes));
         let mode = if take.buckets.is_empty() && open { OutageMode::Open } else { OutageMode::Local };
         count_outage(mode.as_str());
-        let answer = self.local.take(&take.buckets, take.amount, self.clock.now().timestamp_millis());
+        let answer = match self.local.take(slice::from_ref(&take)).await.map(|mut answers| answers.pop()) {
+            Ok(Some(answer)) => answer,
+            // Memory always answers.
+            Ok(None) | Err(_) => return Asked::Closed { store: "memory" },
+        };
         let record = RateRecord::of(&take.buckets, &answer.levels, Some(mode));
-        if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Local, record }) } else { Asked::Refused(record) }
+        if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Local, since, record }) } else { Asked::Refused(record) }
     }
 
-    /// Undoes a take whose request is known to have changed nothing. Best effort: what is lost drains by itself.
+    /// Undoes a take whose request is known to have changed nothing. Best effort: what is lost leaves by itself.
     pub async fn give_back(&self, taken: &Taken) {
-        if taken.take.buckets.is_empty() {
-            return;
-        }
-        if taken.held_by == HeldBy::Local {
-            self.local.give_back(&taken.take.buckets, taken.take.amount, self.clock.now().timestamp_millis());
-            return;
-        }
-        if let Err(error) = self.store.give_back(slice::from_ref(&taken.take)).await {
-            tracing::debug!(%error, "an amount was not given back to its buckets and drains by itself");
-            metrics::counter!("bucket_give_back_failures_total").increment(1);
-        }
+        self.give_back_rest(taken, Tokens::ZERO).await;
     }
 
-    /// Whole numbers in each bucket, without taking; `None` while the store is away.
-    pub async fn peek(&self, buckets: &[Bucket]) -> Option<Vec<domain::leaky_bucket::Level>> {
-        let levels = self.store.peek(buckets).await;
-        self.note(levels.as_ref().err());
-        levels.ok()
+    /// Gives back what a request did not need, and the slot of a hold that is over. Best effort, as [`Buckets::give_back`].
+    pub async fn give_back_rest(&self, taken: &Taken, used: Tokens) {
+        let ask = taken.take.ask;
+        let held_for_ms = (self.clock.now() - taken.since).num_milliseconds();
+        let back = Return { amount: ask.amount.saturating_sub(used), hold: ask.hold.map(|hold| hold.id), held_for_ms };
+        let store = if taken.held_by == HeldBy::Local { &self.local } else { &self.store };
+        give_back_to(store.as_ref(), taken.take.buckets.clone(), back).await;
+    }
+
+    /// As [`Buckets::give_back_rest`] for a charge that this or another process held, to the buckets that apply to it today.
+    pub async fn give_back_charge(&self, settings: &Settings, charge: &Charge, facts: &SpendFacts, used: Tokens) {
+        let owners = Owners::of_charge(settings, charge, facts);
+        let buckets = applicable(settings, &owners, &charge.spec.provider, charge.spec.model.as_ref());
+        let held_for_ms = (self.clock.now() - charge.created_at).num_milliseconds();
+        let back = Return { amount: charge.held.saturating_sub(used), hold: Some(charge.spec.id.0), held_for_ms };
+        give_back_to(self.store.as_ref(), buckets, back).await;
+    }
+
+    /// Each bucket as of now, without taking; `None` while the store is away.
+    pub async fn peek(&self, buckets: &[Bucket]) -> Option<Vec<Reading>> {
+        let readings = self.store.peek(buckets).await;
+        self.note(readings.as_ref().err());
+        readings.ok()
     }
 
     /// Says once when the store goes away and once when it is back.
@@ -173,6 +213,17 @@ impl Buckets {
             Some(error) => tracing::warn!(%error, "the buckets cannot be asked; each limit follows its onOutage"),
             None => tracing::info!("the buckets can be asked again"),
         }
+    }
+}
+
+async fn give_back_to(store: &dyn RateLimits, mut buckets: Vec<Bucket>, back: Return) {
+    buckets.retain(|bucket| if bucket.rule.is_of_slots() { back.hold.is_some() } else { !back.amount.is_zero() });
+    if buckets.is_empty() {
+        return;
+    }
+    if let Err(error) = store.give_back(&[GiveBack { buckets, back }]).await {
+        tracing::debug!(%error, "an amount was not given back to its buckets and leaves them by itself");
+        metrics::counter!("bucket_give_back_failures_total").increment(1);
     }
 }
 

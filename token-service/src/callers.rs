@@ -8,6 +8,8 @@ use service_kit::{identity::Authenticated, problem::Problem};
 pub struct Spender(pub Caller);
 /// A caller with `tokens:read`.
 pub struct Reader(pub Caller);
+/// A caller with `limits:take`.
+pub struct Taker(pub Caller);
 /// A caller with `admin`.
 pub struct Administrator(pub Caller);
 
@@ -32,6 +34,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         with_scope(parts, state, Scope::TokensRead).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Taker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        with_scope(parts, state, Scope::LimitsTake).await.map(Self)
     }
 }
 

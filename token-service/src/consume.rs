@@ -114,7 +114,7 @@ pub async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Res
         Opening::Turn(turn) => turn,
         Opening::Done(stored) => return Ended::before(stored).map(Entry::Done),
     };
-    let taken = match admit(service, &spend, keyed.as_ref()).await? {
+    let taken = match admit(service, &spend, None, keyed.as_ref()).await? {
         Admission::Admitted(taken) => taken,
         Admission::Done(stored) => return Ended::before(stored).map(Entry::Done),
     };

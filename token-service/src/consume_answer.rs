@@ -161,7 +161,7 @@ struct ItemResult<'a> {
 }
 
 fn answer<'a>(context: &'a ConsumeContext, outcome: &Outcome) -> Result<Answer<'a>, Problem> {
-    let Outcome::Charged { charge, pool, at } = outcome else { return Err(context.rate.on(error::outcome(outcome))) };
+    let Outcome::Charged { charge, pool, at, .. } = outcome else { return Err(context.rate.on(error::outcome(outcome))) };
     let provider_response = match &context.provider {
         Some(ProviderPart::Failed(failure)) => return Err(failed(context, charge, *failure, *at)),
         Some(ProviderPart::Answered(answer)) => ProviderResponse::Given(answer),

@@ -10,7 +10,7 @@ use crate::{
     rate_record::RateRecord,
     service::{Service, costing},
     spend_request::{SpendFields, SpendRequest, amount, required},
-    spending::{Admission, Booked, admit, book, rate_of},
+    spending::{Admission, Booked, admit, book, give_back_unused, rate_of, slot},
     token_kinds::{UsageBody, cost_of, token_kinds},
 };
 use axum::{
@@ -103,7 +103,8 @@ async fn hold(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, ttl: Ti
         Opening::Turn(turn) => turn,
         Opening::Done(stored) => return replay(stored),
     };
-    let taken = match admit(&service, &spend, keyed.as_ref()).await? {
+    let spec = spend.charge(&service);
+    let taken = match admit(&service, &spend, Some(slot(spec.id, ttl)), keyed.as_ref()).await? {
         Admission::Admitted(taken) => taken,
         Admission::Done(stored) => return replay(stored),
     };
@@ -112,7 +113,7 @@ async fn hold(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, ttl: Ti
         None => None,
     };
     let expires_at = service.clock.now() + ttl;
-    let command = Command::Hold { spec: spend.charge(&service), tokens: spend.tokens, expires_at };
+    let command = Command::Hold { spec, tokens: spend.tokens, expires_at };
     let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
     match book(&service, &spend, &taken, request).await? {
         Booked::New(outcome) => {
@@ -142,7 +143,7 @@ struct HeldAnswer<'a> {
 }
 
 fn held_answer(rate: &RateRecord, outcome: &Outcome) -> Result<Response, Problem> {
-    let Outcome::Charged { charge, pool, at } = outcome else { return Err(rate.on(error::outcome(outcome))) };
+    let Outcome::Charged { charge, pool, at, .. } = outcome else { return Err(rate.on(error::outcome(outcome))) };
     let spec = &charge.spec;
     let answer = HeldAnswer {
         charge_id: spec.id,
@@ -220,7 +221,12 @@ async fn end(
             let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
             let request = costing(service.request(charge.spec.payer, command, &facts, idempotency), cost);
             match service.writer.write(request).await.map_err(|failure| error::write(&failure))? {
-                LedgerAnswer::Decided(outcome) => ended_answer(&outcome),
+                LedgerAnswer::Decided(outcome) => {
+                    if let Outcome::Charged { charge, changed, .. } = &outcome {
+                        give_back_unused(&service, charge, *changed, &facts).await;
+                    }
+                    ended_answer(&outcome)
+                }
                 LedgerAnswer::Replayed(stored) => replayed(ended_answer(&stored.outcome)),
                 LedgerAnswer::Mismatch => Err(error::idempotency_mismatch()),
                 LedgerAnswer::InProgress | LedgerAnswer::Resumed(_) => Err(error::idempotency_in_progress()),

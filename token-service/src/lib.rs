@@ -17,7 +17,7 @@ mod group_commit;
 mod holds;
 mod idempotency;
 mod json_answer;
-mod local_buckets;
+mod limits;
 mod payer;
 mod pools;
 mod prompted;
@@ -48,6 +48,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Deps {
     pub ledger: Arc<dyn Ledger>,
     pub rate_limits: Arc<dyn RateLimits>,
+    /// Buckets of this process alone, used while `rate_limits` is away.
+    pub local_rate_limits: Arc<dyn RateLimits>,
     pub accounts: Arc<dyn Accounts>,
     pub answers: Arc<dyn Answers>,
     pub settings: HotSettings,

@@ -2,6 +2,7 @@
 //! The provider is asked at most once, whatever happens before or after.
 
 use crate::{
+    buckets::Taken,
     consume_answer::{ConsumeContext, Ended, ProviderPart},
     counters,
     dialect::Usage,
@@ -11,13 +12,13 @@ use crate::{
     payer::Spend,
     provider_call::{Prepared, ProviderFailure, Reply},
     service::{Service, costing},
-    spending::{Admission, Booked, admit, book},
+    spending::{Admission, Booked, admit, book, give_back_unused, slot, used},
     token_kinds::cost,
 };
 use axum::http::header;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    charge::ChargeStatus,
+    charge::{ChargeSpec, ChargeStatus},
     ids::ChargeId,
     ledger::{Command, Outcome},
     money::{Cost, TokenKinds},
@@ -42,27 +43,26 @@ pub async fn charge(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, p
         Opening::Turn(turn) => turn,
         Opening::Done(stored) => return Ended::before(stored),
     };
-    let taken = match admit(&service, &spend, keyed).await? {
+    let ttl = TimeDelta::from_std(prepared.timeout + MARGIN).unwrap_or_default();
+    let spec = spend.charge(&service);
+    let taken = match admit(&service, &spend, Some(slot(spec.id, ttl)), keyed).await? {
         Admission::Admitted(taken) => taken,
         Admission::Done(stored) => return Ended::before(stored),
     };
     let context = ConsumeContext { rate: taken.record.clone(), provider: None };
-    let settle_by = service.clock.now() + TimeDelta::from_std(prepared.timeout + MARGIN).unwrap_or_default();
+    let settle_by = service.clock.now() + ttl;
     let made_at = service.clock.now();
-    let request = hold(&service, &spend, keyed, &context, settle_by)?;
+    let request = hold(&service, &spend, spec, keyed, &context, settle_by)?;
     let charge_id = match book(&service, &spend, &taken, request).await? {
         Booked::New(Outcome::Charged { charge, .. }) => charge.spec.id,
         Booked::New(other) => return Err(context.rate.on(error::outcome(&other))),
         Booked::Before(stored) => return Ended::before(stored),
         Booked::LeftOpen(stored) => return end_left_open(&service, &spend, keyed, &stored).await,
     };
-    let held = Held { service: &service, spend: &spend, keyed, charge_id, made_at };
+    let held = Held { service: &service, spend: &spend, keyed, charge_id, made_at, taken: Some(&taken) };
     match call(prepared, &spend).await {
         Ok(reply) => held.settle(context, reply).await,
-        Err(failure) => {
-            service.buckets.give_back(&taken).await;
-            held.release(context, failure).await
-        }
+        Err(failure) => held.release(context, failure).await,
     }
 }
 
@@ -73,6 +73,7 @@ async fn call(prepared: Prepared, spend: &Spend) -> Result<Reply, ProviderFailur
 fn hold(
     service: &Service,
     spend: &Spend,
+    spec: ChargeSpec,
     keyed: Option<&Keyed>,
     context: &ConsumeContext,
     expires_at: DateTime<Utc>,
@@ -81,7 +82,7 @@ fn hold(
         Some(keyed) => Some(keyed.opens(context.to_bytes()?)),
         None => None,
     };
-    let command = Command::Hold { spec: spend.charge(service), tokens: spend.tokens, expires_at };
+    let command = Command::Hold { spec, tokens: spend.tokens, expires_at };
     Ok(costing(service.request(spend.payer, command, &spend.facts, idempotency), spend.cost(service)?))
 }
 
@@ -92,6 +93,8 @@ struct Held<'a> {
     keyed: Option<&'a Keyed>,
     charge_id: ChargeId,
     made_at: DateTime<Utc>,
+    /// What is in the buckets, when this process put it there.
+    taken: Option<&'a Taken>,
 }
 
 impl Held<'_> {
@@ -129,12 +132,23 @@ impl Held<'_> {
         };
         let request = costing(self.service.request(self.spend.payer, command, &self.spend.facts, idempotency), cost);
         match insist(self.service, request).await {
-            Ok(LedgerAnswer::Decided(outcome)) => Ok(outcome),
+            Ok(LedgerAnswer::Decided(outcome)) => {
+                self.give_back_unused(&outcome).await;
+                Ok(outcome)
+            }
             Ok(LedgerAnswer::Replayed(stored)) => Ok(stored.outcome),
             Ok(LedgerAnswer::Mismatch) => Err(error::idempotency_mismatch()),
             Ok(LedgerAnswer::InProgress | LedgerAnswer::Resumed(_)) => Err(error::idempotency_in_progress()),
             // The provider was asked: an SDK that repeats this by itself would ask it again.
             Err(failure) => Err(context.rate.on(error::write(&failure)).header(error::SHOULD_RETRY, "false")),
+        }
+    }
+
+    async fn give_back_unused(&self, outcome: &Outcome) {
+        let Outcome::Charged { charge, changed, .. } = outcome else { return };
+        match self.taken {
+            Some(taken) => self.service.buckets.give_back_rest(taken, used(charge, *changed)).await,
+            None => give_back_unused(self.service, charge, *changed, &self.spend.facts).await,
         }
     }
 }
@@ -170,7 +184,7 @@ async fn end_left_open(service: &Service, spend: &Spend, keyed: Option<&Keyed>, 
         }
     };
     let cost = current.cost.filter(|_| matches!(command, Command::Settle { .. }));
-    let held = Held { service, spend, keyed, charge_id, made_at: current.created_at };
+    let held = Held { service, spend, keyed, charge_id, made_at: current.created_at, taken: None };
     let outcome = held.end(&context, command, cost).await.map_err(|problem| problem.header(header::RETRY_AFTER, "1"))?;
     Ok(Ended::now(context, outcome))
 }

@@ -11,6 +11,7 @@ use crate::{
     spend_request::{known_provider, named_user, optional_org, required},
 };
 use axum::{extract::State, http::StatusCode, response::Response};
+use chrono::TimeDelta;
 use domain::{
     access::Caller,
     amount::Tokens,
@@ -188,18 +189,17 @@ async fn buckets(
     let own_key = caller.key_id.filter(|_| caller.user_id.map(Payer::User) == Some(payer));
     let owners = Owners { payer, user, org, key: own_key.map(|key| (key.to_string(), user_tier)) };
     let asked = applicable(settings, &owners, provider, None);
-    let now_ms = service.clock.now().timestamp_millis();
-    let levels = service.buckets.peek(&asked).await?;
-    let records = asked.into_iter().zip(levels).map(|(bucket, level)| {
-        let level = bucket.rule.drain(level, now_ms);
-        let empty_at = chrono::DateTime::from_timestamp_millis(level.at_ms + bucket.rule.empty_after_ms(level)).unwrap_or_default();
+    let now = service.clock.now();
+    let readings = service.buckets.peek(&asked).await?;
+    let records = asked.into_iter().zip(readings).map(|(bucket, reading)| {
+        let empty_at = now + TimeDelta::milliseconds(reading.empty_after_ms);
         BucketRecord {
+            algorithm: settings.limits.get(&bucket.key.limit).map(|limit| limit.algorithm).unwrap_or_default(),
             limit: bucket.key.limit,
             scope: bucket.key.scope,
-            algorithm: Algorithm::LeakyBucket,
             capacity: bucket.rule.capacity(),
-            used: bucket.rule.used(level),
-            remaining: bucket.rule.remaining(level),
+            used: bucket.rule.used(reading),
+            remaining: bucket.rule.remaining(reading),
             refills_at: Instant(empty_at),
         }
     });

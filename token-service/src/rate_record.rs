@@ -3,7 +3,7 @@
 use crate::json_answer::Instant;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::settings::LimitScope;
+use domain::{bucket::Wait, settings::LimitScope};
 use ports::rate_limits::{Bucket, BucketLevel};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -38,23 +38,14 @@ impl OutageMode {
     }
 }
 
-/// Why a bucket refused, if it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Wait {
-    Passes,
-    Millis(i64),
-    /// The amount exceeds the capacity.
-    Never,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Level {
     limit: String,
     scope: LimitScope,
     capacity: i64,
     used: i64,
-    /// Time in which a full bucket drains.
-    window_secs: i64,
+    /// Time in which a full bucket gets empty; of running holds, whose capacity is no amount, none.
+    window_secs: Option<i64>,
     /// Time until this one is empty.
     empty_secs: i64,
     wait: Wait,
@@ -62,20 +53,15 @@ struct Level {
 
 impl Level {
     fn of(bucket: &Bucket, level: BucketLevel) -> Self {
-        let (rule, stored) = (bucket.rule, level.level);
-        let full = domain::leaky_bucket::Level { micro_tokens: rule.capacity_micro(), ..stored };
+        let rule = bucket.rule;
         Self {
             limit: bucket.key.limit.clone(),
             scope: bucket.key.scope,
             capacity: rule.capacity(),
-            used: rule.used(stored).get(),
-            window_secs: whole_secs(rule.empty_after_ms(full)),
-            empty_secs: whole_secs(rule.empty_after_ms(stored)),
-            wait: match level.wait_ms {
-                Some(0) => Wait::Passes,
-                Some(wait_ms) => Wait::Millis(wait_ms),
-                None => Wait::Never,
-            },
+            used: rule.used(level.reading).get(),
+            window_secs: rule.window_ms().map(whole_secs),
+            empty_secs: whole_secs(level.reading.empty_after_ms),
+            wait: level.wait,
         }
     }
 
@@ -83,14 +69,14 @@ impl Level {
         self.capacity - self.used
     }
 
-    /// Larger is stricter: never, then the longest wait, then the least that is left.
-    const fn strictness(&self) -> (i64, i64) {
+    /// Larger is stricter: never, then the longest wait, then amounts before holds, then the least that is left.
+    const fn strictness(&self) -> (i64, bool, i64) {
         let wait = match self.wait {
             Wait::Passes => 0,
             Wait::Millis(wait_ms) => wait_ms,
             Wait::Never => i64::MAX,
         };
-        (wait, -self.remaining())
+        (wait, self.window_secs.is_some(), -self.remaining())
     }
 }
 
@@ -154,7 +140,7 @@ impl RateRecord {
                     .header(SHOULD_RETRY, "false")
             }
             Wait::Passes | Wait::Millis(_) => {
-                let (wait_ms, _) = level.strictness();
+                let (wait_ms, ..) = level.strictness();
                 let wait = whole_secs(wait_ms).max(1);
                 let next = Instant(now + TimeDelta::milliseconds(wait_ms));
                 problem("rate limit exceeded".into())
@@ -189,7 +175,10 @@ impl RateRecord {
         for level in &self.levels {
             let separator = if policies.is_empty() { "" } else { ", " };
             let name = quoted(&level.limit);
-            let _ = write!(policies, "{separator}{name};q={};w={};weir-unit=\"tokens\"", level.capacity, level.window_secs);
+            let _ = match level.window_secs {
+                Some(secs) => write!(policies, "{separator}{name};q={};w={secs};weir-unit=\"tokens\"", level.capacity),
+                None => write!(policies, "{separator}{name};q={};weir-unit=\"holds\"", level.capacity),
+            };
             let _ = write!(rates, "{separator}{name};r={};t={}", level.remaining(), level.reset_secs());
         }
         headers.push((POLICY, policies));

@@ -1,6 +1,6 @@
 //! Path → handler.
 
-use crate::{budgets, charges, consume, consume_batch, holds, pools, quota, service::Service};
+use crate::{budgets, charges, consume, consume_batch, holds, limits, pools, quota, service::Service};
 use axum::{
     Router,
     routing::{get, post, put},
@@ -21,6 +21,7 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/quota/org", get(quota::of_org))
         .route("/api/v1/tokens/status", get(quota::status))
         .route("/api/v1/admin/budgets", put(budgets::set).get(budgets::list))
+        .route("/api/v1/limits/take", post(limits::take))
         .route("/api/v1/admin/pools", put(pools::set_allowance).get(pools::list))
         .route("/api/v1/admin/pools/grant", post(pools::grant))
         .with_state(service)

@@ -44,7 +44,7 @@ impl Service {
         let service = Self {
             ledger: deps.ledger,
             writer,
-            buckets: Buckets::new(deps.rate_limits, deps.clock.clone()),
+            buckets: Buckets::new(deps.rate_limits, deps.local_rate_limits, deps.clock.clone()),
             facts: SpendFactsCache::new(deps.accounts),
             settings: deps.settings,
             clock: deps.clock,

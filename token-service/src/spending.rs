@@ -9,8 +9,18 @@ use crate::{
     refusals,
     service::Service,
 };
-use domain::ledger::Outcome;
-use ports::ledger::{LedgerAnswer, LedgerRequest, StoredAnswer};
+use chrono::TimeDelta;
+use domain::{
+    amount::Tokens,
+    bucket::{Ask, HoldSlot},
+    charge::{Charge, ChargeStatus},
+    ids::ChargeId,
+    ledger::Outcome,
+};
+use ports::{
+    accounts::SpendFacts,
+    ledger::{LedgerAnswer, LedgerRequest, StoredAnswer},
+};
 use service_kit::problem::Problem;
 
 pub enum Admission {
@@ -20,12 +30,12 @@ pub enum Admission {
     Done(StoredAnswer),
 }
 
-/// All buckets at once, all or nothing. A request that was done before is never refused by them.
-pub async fn admit(service: &Service, spend: &Spend, keyed: Option<&Keyed>) -> Result<Admission, Problem> {
+/// All buckets at once, all or nothing; with a slot where the request is a hold. A request that was done before is never refused by them.
+pub async fn admit(service: &Service, spend: &Spend, hold: Option<HoldSlot>, keyed: Option<&Keyed>) -> Result<Admission, Problem> {
     let settings = service.settings.current();
     let owners = Owners::of_spend(&settings, spend);
     let buckets = applicable(&settings, &owners, &spend.provider, spend.model.as_ref());
-    match service.buckets.take(buckets, spend.tokens).await {
+    match service.buckets.take(buckets, Ask { amount: spend.tokens, hold }).await {
         Asked::Allowed(taken) => Ok(Admission::Admitted(taken)),
         Asked::Refused(record) => match service.recall(keyed).await? {
             Some(stored) => Ok(Admission::Done(stored)),
@@ -87,6 +97,28 @@ fn refused(service: &Service, spend: &Spend, outcome: &Outcome) -> Problem {
         service.refusals.count(spend, refusals::QUOTA_EXHAUSTED);
     }
     error::outcome(outcome)
+}
+
+/// The slot that a hold takes from limits on running holds: free when the hold ends, and after its time to live at the latest.
+pub fn slot(id: ChargeId, ttl: TimeDelta) -> HoldSlot {
+    HoldSlot { id: id.0, ttl_ms: ttl.num_milliseconds() }
+}
+
+/// After the end of a hold: its slot is free, and what it did not use is given back to its buckets, once however often the end is repeated.
+pub async fn give_back_unused(service: &Service, charge: &Charge, changed: bool, facts: &SpendFacts) {
+    let settings = service.settings.current();
+    service.buckets.give_back_charge(&settings, charge, facts, used(charge, changed)).await;
+}
+
+/// The part of a hold that stays in the buckets after its end.
+pub const fn used(charge: &Charge, changed: bool) -> Tokens {
+    match charge.status {
+        _ if !changed => charge.held,
+        ChargeStatus::Released | ChargeStatus::Expired => Tokens::ZERO,
+        // After expiry everything was given back already.
+        ChargeStatus::Settled if !charge.late => charge.settled,
+        ChargeStatus::Settled | ChargeStatus::Refunded | ChargeStatus::Held => charge.held,
+    }
 }
 
 /// What a stored context says about the buckets, for answers that carry nothing else.

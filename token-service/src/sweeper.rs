@@ -1,7 +1,7 @@
 //! Ends what was forgotten: holds past their deadline, and answers past their keeping. Every process does it; each step may be
 //! repeated by another one without effect.
 
-use crate::{group_commit::Written, service::Service};
+use crate::{group_commit::Written, service::Service, spending::give_back_unused};
 use chrono::TimeDelta;
 use domain::{
     charge::ChargeStatus,
@@ -49,7 +49,9 @@ async fn expire_holds(service: &Service) -> Result<(), StoreError> {
     loop {
         let due = service.ledger.expired_holds(service.clock.now(), PAGE).await?;
         let writes = due.iter().filter_map(|id| expiry(service, *id)).map(|request| service.writer.write(request));
-        let ended = join_all(writes).await.iter().filter(|written| has_ended(written)).count();
+        let written = join_all(writes).await;
+        join_all(written.iter().map(|written| give_back(service, written))).await;
+        let ended = written.iter().filter(|written| has_ended(written)).count();
         metrics::counter!("holds_expired_total").increment(u64::try_from(ended).unwrap_or(0));
         if u32::try_from(ended).unwrap_or(0) < PAGE {
             return Ok(());
@@ -62,6 +64,14 @@ fn has_ended(written: &Written) -> bool {
     match written {
         Ok(LedgerAnswer::Decided(Outcome::Charged { charge, .. })) => !matches!(charge.status, ChargeStatus::Held),
         _ => false,
+    }
+}
+
+/// Best effort: the slot of an expired hold is free by itself, and its amount leaves its buckets sooner or later.
+async fn give_back(service: &Service, written: &Written) {
+    let Ok(LedgerAnswer::Decided(Outcome::Charged { charge, changed, .. })) = written else { return };
+    if let Ok(facts) = service.facts.of(charge.spec.user_id, charge.spec.payer.org()).await {
+        give_back_unused(service, charge, *changed, &facts).await;
     }
 }
 

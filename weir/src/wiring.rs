@@ -298,6 +298,7 @@ impl Start {
         let deps = token_service::Deps {
             ledger: Arc::clone(&backends.ledger),
             rate_limits: Arc::clone(&backends.rate_limits),
+            local_rate_limits: Arc::clone(&backends.local_rate_limits),
             accounts: Arc::clone(&backends.accounts),
             answers: Arc::clone(&backends.answers),
             settings: self.hot.clone(),

@@ -90,6 +90,12 @@ async fn a_wrong_field_is_named_and_changes_nothing() {
         (SLOW, with(limit(), "leakRatePerSecond", json!(0)), "leakRatePerSecond"),
         (SLOW, with(limit(), "leakRatePerSecond", json!(-1)), "leakRatePerSecond"),
         (SLOW, with(limit(), "windowSeconds", json!(60)), "windowSeconds"),
+        (SLOW, with(limit(), "leakRatePerSecond", json!(1_000_000)), "leakRatePerSecond"),
+        (SLOW, json!({"scope": "USER", "algorithm": "TOKEN_BUCKET", "capacity": 1}), "leakRatePerSecond"),
+        (SLOW, json!({"scope": "USER", "algorithm": "FIXED_WINDOW", "capacity": 1}), "windowSeconds"),
+        (SLOW, json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 1, "windowSeconds": 0}), "windowSeconds"),
+        (SLOW, json!({"scope": "MODEL", "algorithm": "CONCURRENCY", "capacity": 1}), "scope"),
+        (SLOW, json!({"scope": "KEY", "algorithm": "CONCURRENCY", "capacity": 1_000_000}), "capacity"),
         (SLOW, with(limit(), "onOutage", json!("MAYBE")), "onOutage"),
         (SLOW, with(limit(), "provider", json!("nobody")), "provider"),
         (SLOW, with(limit(), "provider", json!(" ")), "provider"),
@@ -103,10 +109,9 @@ async fn a_wrong_field_is_named_and_changes_nothing() {
     ] {
         app.put(path, body).await.wrong(field);
     }
-    for algorithm in ["TOKEN_BUCKET", "FIXED_WINDOW", "SLIDING_WINDOW", "DICE"] {
-        let refused = app.put(SLOW, with(limit(), "algorithm", json!(algorithm))).await.wrong("algorithm");
-        assert_eq!(refused.body["errors"][0]["allowed"], json!(["LEAKY_BUCKET"]));
-    }
+    let refused = app.put(SLOW, with(limit(), "algorithm", json!("DICE"))).await.wrong("algorithm");
+    let allowed = json!(["LEAKY_BUCKET", "TOKEN_BUCKET", "FIXED_WINDOW", "SLIDING_WINDOW", "CONCURRENCY"]);
+    assert_eq!(refused.body["errors"][0]["allowed"], allowed);
     let refused = app.put(SLOW, with(limit(), "provider", json!("nobody"))).await.wrong("provider");
     assert_eq!(refused.body["allowed"], json!(["gemini", "openai", "qwen"]));
     for path in [

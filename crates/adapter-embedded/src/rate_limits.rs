@@ -1,14 +1,14 @@
-//! Buckets in memory, by the rule of `domain::leaky_bucket`. Forgotten with the process and rebuilt from the ledger's recent events.
+//! Buckets in memory, by the rule of `domain::bucket`. Forgotten with the process and rebuilt from the ledger's recent events.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
     amount::Tokens,
-    leaky_bucket::{LeakyBucket, Level, Take as Decision},
+    bucket::{Reading, State, Wait},
 };
 use ports::{
     Clock, Result,
-    rate_limits::{Bucket, BucketKey, BucketLevel, RateLimits, Take, TakeAnswer},
+    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -43,38 +43,34 @@ impl MemoryRateLimits {
             let at_ms = at.timestamp_millis();
             let mut parts = self.lock(buckets.iter().map(|bucket| &bucket.key));
             for bucket in &buckets {
-                let level = match bucket.rule.take(parts.level(&bucket.key), amount, at_ms) {
-                    Decision::Allowed(level) => level,
-                    Decision::Refused { .. } | Decision::Never => Level { micro_tokens: bucket.rule.capacity_micro(), at_ms },
-                };
-                parts.put(bucket, level);
+                parts.change(bucket, at_ms, |state| bucket.rule.fill(state, amount, at_ms));
             }
         }
     }
 
     fn take_one(&self, request: &Take, now_ms: i64) -> TakeAnswer {
         let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
-        let decide = |bucket: &Bucket| bucket.rule.take(parts.level(&bucket.key), request.amount, now_ms);
-        let decisions: Vec<Decision> = request.buckets.iter().map(decide).collect();
-        let allowed = decisions.iter().all(|decision| matches!(decision, Decision::Allowed(_)));
-        let levels = request.buckets.iter().zip(decisions).map(|(bucket, decision)| match decision {
-            Decision::Allowed(level) if allowed => {
-                parts.put(bucket, level);
-                BucketLevel { level, wait_ms: Some(0) }
+        let ask = &request.ask;
+        let wait = |bucket: &Bucket| parts.read(bucket, |state| bucket.rule.wait(state, ask, now_ms));
+        let waits: Vec<Wait> = request.buckets.iter().map(wait).collect();
+        let allowed = waits.iter().all(|wait| *wait == Wait::Passes);
+        let level = |(bucket, wait): (&Bucket, Wait)| {
+            if allowed {
+                parts.change(bucket, now_ms, |state| bucket.rule.take(state, ask, now_ms));
             }
-            Decision::Allowed(_) => BucketLevel { level: parts.drained(bucket, now_ms), wait_ms: Some(0) },
-            Decision::Refused { wait_ms } => BucketLevel { level: parts.drained(bucket, now_ms), wait_ms: Some(wait_ms) },
-            Decision::Never => BucketLevel { level: parts.drained(bucket, now_ms), wait_ms: None },
-        });
-        let levels = levels.collect();
+            BucketLevel { reading: parts.reading(bucket, now_ms), wait }
+        };
+        let levels = request.buckets.iter().zip(waits).map(level).collect();
         TakeAnswer { allowed, levels }
     }
 
-    fn give_back_one(&self, request: &Take, now_ms: i64) {
+    fn give_back_one(&self, request: &GiveBack, now_ms: i64) {
         let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
         for bucket in &request.buckets {
-            let level = bucket.rule.give_back(parts.level(&bucket.key), request.amount, now_ms);
-            parts.put(bucket, level);
+            // What is not stored is empty already.
+            if parts.knows(&bucket.key) {
+                parts.change(bucket, now_ms, |state| bucket.rule.give_back(state, &request.back, now_ms));
+            }
         }
     }
 
@@ -98,16 +94,16 @@ impl RateLimits for MemoryRateLimits {
         Ok(requests.iter().map(|request| self.take_one(request, now_ms)).collect())
     }
 
-    async fn give_back(&self, requests: &[Take]) -> Result<()> {
+    async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
         let now_ms = self.clock.now().timestamp_millis();
         requests.iter().for_each(|request| self.give_back_one(request, now_ms));
         Ok(())
     }
 
-    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Level>> {
+    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
         let now_ms = self.clock.now().timestamp_millis();
         let parts = self.lock(buckets.iter().map(|bucket| &bucket.key));
-        Ok(buckets.iter().map(|bucket| parts.drained(bucket, now_ms)).collect())
+        Ok(buckets.iter().map(|bucket| parts.reading(bucket, now_ms)).collect())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -122,19 +118,26 @@ struct LockedParts<'a> {
 }
 
 impl LockedParts<'_> {
-    /// As stored; an unknown bucket is empty.
-    fn level(&self, key: &BucketKey) -> Level {
-        let part = self.guards.get(&self.limits.part_of(key));
-        part.and_then(|part| part.buckets.get(key)).map_or_else(Level::default, |stored| stored.level)
+    fn knows(&self, key: &BucketKey) -> bool {
+        self.guards.get(&self.limits.part_of(key)).is_some_and(|part| part.buckets.contains_key(key))
     }
 
-    fn drained(&self, bucket: &Bucket, now_ms: i64) -> Level {
-        bucket.rule.drain(self.level(&bucket.key), now_ms)
+    /// An unknown bucket is empty.
+    fn read<T>(&self, bucket: &Bucket, read: impl FnOnce(&State) -> T) -> T {
+        let part = self.guards.get(&self.limits.part_of(&bucket.key));
+        match part.and_then(|part| part.buckets.get(&bucket.key)) {
+            Some(stored) if bucket.rule.reads(&stored.state) => read(&stored.state),
+            _ => read(&bucket.rule.empty()),
+        }
     }
 
-    fn put(&mut self, bucket: &Bucket, level: Level) {
+    fn reading(&self, bucket: &Bucket, now_ms: i64) -> Reading {
+        self.read(bucket, |state| bucket.rule.reading(state, now_ms))
+    }
+
+    fn change(&mut self, bucket: &Bucket, now_ms: i64, change: impl FnOnce(State) -> State) {
         if let Some(part) = self.guards.get_mut(&self.limits.part_of(&bucket.key)) {
-            part.put(bucket, level);
+            part.change(bucket, now_ms, change);
         }
     }
 }
@@ -146,17 +149,11 @@ struct Part {
     sweep_at: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Stored {
-    /// Of the latest request: says when the bucket will be empty.
-    rule: LeakyBucket,
-    level: Level,
-}
-
-impl Stored {
-    fn empty_at_ms(&self) -> i64 {
-        self.level.at_ms.saturating_add(self.rule.empty_after_ms(self.level))
-    }
+    state: State,
+    /// By the rule of the latest request, milliseconds since the Unix epoch.
+    empty_at_ms: i64,
 }
 
 impl Default for Part {
@@ -166,26 +163,30 @@ impl Default for Part {
 }
 
 impl Part {
-    fn put(&mut self, bucket: &Bucket, level: Level) {
-        let stored = Stored { rule: bucket.rule, level };
+    fn change(&mut self, bucket: &Bucket, now_ms: i64, change: impl FnOnce(State) -> State) {
+        let rule = &bucket.rule;
+        let empty_at_ms = |state: &State| now_ms.saturating_add(rule.reading(state, now_ms).empty_after_ms);
         if let Some(known) = self.buckets.get_mut(&bucket.key) {
-            *known = stored;
+            let state = std::mem::replace(&mut known.state, rule.empty());
+            let state = change(if rule.reads(&state) { state } else { rule.empty() });
+            *known = Stored { empty_at_ms: empty_at_ms(&state), state };
             return;
         }
         if self.buckets.len() >= self.sweep_at {
-            self.sweep(level.at_ms);
+            self.sweep(now_ms);
         }
-        self.buckets.insert(bucket.key.clone(), stored);
+        let state = change(rule.empty());
+        self.buckets.insert(bucket.key.clone(), Stored { empty_at_ms: empty_at_ms(&state), state });
     }
 
     /// Drops what is empty; in a part that is full of buckets in use, the half that would be empty first.
     fn sweep(&mut self, now_ms: i64) {
-        self.buckets.retain(|_, stored| stored.empty_at_ms() > now_ms);
+        self.buckets.retain(|_, stored| stored.empty_at_ms > now_ms);
         if self.buckets.len() >= PART_BUCKETS {
-            let mut ends: Vec<i64> = self.buckets.values().map(Stored::empty_at_ms).collect();
+            let mut ends: Vec<i64> = self.buckets.values().map(|stored| stored.empty_at_ms).collect();
             let (_, middle, _) = ends.select_nth_unstable(PART_BUCKETS / 2);
             let middle = *middle;
-            self.buckets.retain(|_, stored| stored.empty_at_ms() > middle);
+            self.buckets.retain(|_, stored| stored.empty_at_ms > middle);
         }
         self.buckets.shrink_to(FIRST_SWEEP);
         self.sweep_at = (self.buckets.len() * 2).clamp(FIRST_SWEEP, PART_BUCKETS);

@@ -10,13 +10,18 @@ use thiserror::Error;
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 const STORE: &str = "redis";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a server that fell silent is left alone, at first and at most.
+const FIRST_SILENCE: Duration = Duration::from_millis(100);
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
+/// A connection that held for so long ends a series of silences.
+const STEADY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -36,6 +41,8 @@ enum Link {
     /// Being replaced since then.
     Down {
         since: Instant,
+        /// The server did not answer, so that trying it again costs a budget; else it closed the connection.
+        silent: bool,
     },
 }
 
@@ -52,8 +59,8 @@ impl Connection {
         let tcp = TcpSettings::default().set_nodelay(true);
         let info = url.into_connection_info().map_err(ConnectError::Url)?.set_tcp_settings(tcp);
         let client = Client::open(info).map_err(ConnectError::Url)?;
-        let link = Arc::new(watch::Sender::new(Link::Down { since: Instant::now() }));
-        let keeper = tokio::spawn(keep_connected(client, Arc::clone(&link))).abort_handle();
+        let link = Arc::new(watch::Sender::new(Link::Down { since: Instant::now(), silent: false }));
+        let keeper = tokio::spawn(keep_connected(client, Arc::clone(&link), budget)).abort_handle();
         Ok(Self { link, budget, keeper })
     }
 
@@ -68,13 +75,13 @@ impl Connection {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if needs_another_connection(&error) {
-                    self.replace(number);
+                    self.replace(number, error.is_timeout());
                 }
                 Err(StoreError::unavailable(STORE, error))
             }
             Err(elapsed) => {
                 // A server that vanished without a word keeps a connection open for many minutes.
-                self.replace(number);
+                self.replace(number, true);
                 Err(StoreError::unavailable(STORE, elapsed))
             }
         }
@@ -86,7 +93,8 @@ impl Connection {
         loop {
             match &*link.borrow_and_update() {
                 Link::Up { connection, number } => return Ok((connection.clone(), *number)),
-                Link::Down { since } if since.elapsed() > self.budget => return Err(StoreError::unavailable(STORE, "not connected")),
+                Link::Down { silent: true, .. } => return Err(StoreError::unavailable(STORE, "did not answer lately")),
+                Link::Down { since, .. } if since.elapsed() > self.budget => return Err(StoreError::unavailable(STORE, "not connected")),
                 Link::Down { .. } => {}
             }
             match timeout_at(deadline, link.changed()).await {
@@ -98,11 +106,11 @@ impl Connection {
     }
 
     /// At once, so that the next caller does not try the same; late news of an earlier connection changes nothing.
-    fn replace(&self, failed: u64) {
+    fn replace(&self, failed: u64, silent: bool) {
         let replaced = self.link.send_if_modified(|link| {
             let current = matches!(link, Link::Up { number, .. } if *number == failed);
             if current {
-                *link = Link::Down { since: Instant::now() };
+                *link = Link::Down { since: Instant::now(), silent };
             }
             current
         });
@@ -126,29 +134,49 @@ fn needs_another_connection(error: &RedisError) -> bool {
         || error.is_timeout()
 }
 
-async fn keep_connected(client: Client, link: Arc<watch::Sender<Link>>) {
+/// A server that closed the connection is asked again at once; one that fell silent only after a pause, which doubles while it
+/// falls silent soon again: callers follow their limits' `on_outage` meanwhile instead of waiting for it one after the other.
+async fn keep_connected(client: Client, link: Arc<watch::Sender<Link>>, budget: Duration) {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(None)
         .set_pipeline_buffer_size(1_024);
     let mut state = link.subscribe();
+    let mut pause = Duration::ZERO;
     for number in 1.. {
-        let connection = connect(&client, &config).await;
+        let connection = connect(&client, &config, budget).await;
+        let up_since = Instant::now();
         link.send_replace(Link::Up { connection, number });
-        if state.wait_for(|link| matches!(link, Link::Down { .. })).await.is_err() {
-            return;
-        }
+        let silent = match state.wait_for(|link| matches!(link, Link::Down { .. })).await {
+            Ok(link) => matches!(*link, Link::Down { silent: true, .. }),
+            Err(_) => return,
+        };
+        pause = match silent {
+            true if up_since.elapsed() < STEADY => (pause * 2).clamp(FIRST_SILENCE, LONGEST_SILENCE),
+            true => FIRST_SILENCE,
+            false => Duration::ZERO,
+        };
+        sleep(pause).await;
     }
 }
 
-async fn connect(client: &Client, config: &AsyncConnectionConfig) -> MultiplexedConnection {
+/// A connection on which the server has answered within a caller's budget.
+async fn connect(client: &Client, config: &AsyncConnectionConfig, budget: Duration) -> MultiplexedConnection {
     let mut pause = Duration::from_millis(10);
     loop {
         match client.get_multiplexed_async_connection_with_config(config).await {
-            Ok(connection) => return connection,
+            Ok(connection) => match timeout(budget, ping(connection.clone())).await {
+                Ok(Ok(())) => return connection,
+                Ok(Err(error)) => tracing::debug!(%error, "redis refuses a new connection"),
+                Err(_) => tracing::debug!("redis accepts connections and does not answer in time"),
+            },
             Err(error) => tracing::debug!(%error, "redis cannot be reached"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+pub(crate) async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {
+    redis::cmd("PING").query_async(&mut connection).await
 }

@@ -1,26 +1,46 @@
-//! Names of buckets. One name per bucket, whatever its parts contain; all buckets of a payer share a hash tag.
+//! Names of buckets. One name per bucket, whatever its parts contain; all buckets of a group share a hash tag.
 
-use ports::rate_limits::BucketKey;
+use ports::rate_limits::{BucketKey, Group};
 use std::fmt::Write;
 
-/// `prefix:bucket:{tag}:payer kind:scope:owner:provider:model:limit`. The tag is the payer's id, or the provider for what all payers share,
-/// so that a cluster keeps everything of one payer on one node.
-pub(crate) fn bucket_name(prefix: &str, key: &BucketKey) -> String {
+/// What is stored under a name, which is part of it: a limit that changes from tokens to running holds starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Amounts,
+    Slots,
+}
+
+/// `prefix:content:{tag}:group:scope:owner:provider:model:limit`. The tag is the payer's id, or the provider for what all payers share,
+/// or the principal and its owner, so that a cluster keeps everything that one request asks of one group on one node.
+pub(crate) fn bucket_name(prefix: &str, content: Content, key: &BucketKey) -> String {
     let mut name = String::with_capacity(160);
     name.push_str(prefix);
-    name.push_str(":bucket:{");
-    match key.payer {
-        Some(payer) => push_displayed(&mut name, &payer.tenant()),
-        None => push_escaped(&mut name, key.provider.as_str()),
+    name.push_str(match content {
+        Content::Amounts => ":bucket:{",
+        Content::Slots => ":slots:{",
+    });
+    let provider = key.provider.as_ref().map_or("", |provider| provider.as_str());
+    match &key.group {
+        Group::Payer(payer) => push_displayed(&mut name, &payer.tenant()),
+        Group::Shared => push_escaped(&mut name, provider),
+        Group::Principal(principal) => {
+            push_escaped(&mut name, principal);
+            name.push('/');
+            push_escaped(&mut name, &key.owner);
+        }
     }
     name.push_str("}:");
-    name.push_str(key.payer.map_or("ALL", |payer| payer.kind()));
+    name.push_str(match &key.group {
+        Group::Payer(payer) => payer.kind(),
+        Group::Shared => "ALL",
+        Group::Principal(_) => "NAMED",
+    });
     name.push(':');
     name.push_str(key.scope.as_str());
     name.push(':');
     push_escaped(&mut name, &key.owner);
     name.push(':');
-    push_escaped(&mut name, key.provider.as_str());
+    push_escaped(&mut name, provider);
     name.push(':');
     if let Some(model) = &key.model {
         // No model and an empty name are different buckets.
@@ -58,40 +78,51 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    fn key(payer: Option<Payer>, limit: &str, owner: &str, model: Option<&str>) -> BucketKey {
-        let provider = Provider::parse("openai").unwrap();
-        BucketKey { payer, limit: limit.into(), scope: LimitScope::User, owner: owner.into(), provider, model: model.map(Into::into) }
+    fn key(group: Group, limit: &str, owner: &str, model: Option<&str>) -> BucketKey {
+        let provider = Provider::parse("openai").ok();
+        BucketKey { group, limit: limit.into(), scope: LimitScope::User, owner: owner.into(), provider, model: model.map(Into::into) }
+    }
+
+    fn name(key: &BucketKey) -> String {
+        bucket_name("weir", Content::Amounts, key)
     }
 
     #[test]
-    fn the_tag_is_the_payer_or_the_provider() {
+    fn the_tag_is_the_payer_the_provider_or_the_principal_with_its_owner() {
         let org = Payer::Org(OrgId(Uuid::from_u128(1)));
         assert_eq!(
-            bucket_name("weir", &key(Some(org), "user-burst", "me", Some("gpt-4o"))),
+            name(&key(Group::Payer(org), "user-burst", "me", Some("gpt-4o"))),
             "weir:bucket:{00000000-0000-0000-0000-000000000001}:ORG:USER:me:openai:=gpt-4o:user-burst"
         );
-        assert_eq!(bucket_name("weir", &key(None, "all", "", None)), "weir:bucket:{openai}:ALL:USER::openai::all");
+        assert_eq!(name(&key(Group::Shared, "all", "", None)), "weir:bucket:{openai}:ALL:USER::openai::all");
+        let named = BucketKey { provider: None, ..key(Group::Principal("user:1".into()), "burst", "10.0.0.1", None) };
+        assert_eq!(bucket_name("weir", Content::Slots, &named), "weir:slots:{user%3A1/10.0.0.1}:NAMED:USER:10.0.0.1:::burst");
     }
 
     #[test]
     fn text_from_outside_can_neither_add_a_part_nor_move_the_tag() {
-        let name = bucket_name("weir", &key(None, "a:b}{c\r\n%", "x y", Some("{ü}")));
-        assert_eq!(name, "weir:bucket:{openai}:ALL:USER:x%20y:openai:=%7B%C3%BC%7D:a%3Ab%7D%7Bc%0D%0A%25");
+        let forged = key(Group::Shared, "a:b}{c\r\n%", "x y", Some("{ü}"));
+        assert_eq!(name(&forged), "weir:bucket:{openai}:ALL:USER:x%20y:openai:=%7B%C3%BC%7D:a%3Ab%7D%7Bc%0D%0A%25");
+    }
+
+    fn any_group() -> impl Strategy<Value = Group> {
+        prop_oneof![
+            (0u128..3).prop_map(|id| Group::Payer(Payer::Org(OrgId(Uuid::from_u128(id))))),
+            (0u128..3).prop_map(|id| Group::Payer(Payer::User(UserId(Uuid::from_u128(id))))),
+            Just(Group::Shared),
+            "[:/}%]{0,2}".prop_map(Group::Principal),
+        ]
     }
 
     fn any_key() -> impl Strategy<Value = BucketKey> {
-        let payer = prop::option::of((0u128..3, any::<bool>()));
-        (payer, "[:a%=]{0,3}", "[:a%=]{0,3}", prop::option::of("[:a%=]{0,2}")).prop_map(|(payer, limit, owner, model)| {
-            let payer = payer.map(|(id, org)| (Uuid::from_u128(id), org));
-            let payer = payer.map(|(id, org)| if org { Payer::Org(OrgId(id)) } else { Payer::User(UserId(id)) });
-            key(payer, &limit, &owner, model.as_deref())
-        })
+        (any_group(), "[:a%=/]{0,3}", "[:a%=/]{0,3}", prop::option::of("[:a%=]{0,2}"))
+            .prop_map(|(group, limit, owner, model)| key(group, &limit, &owner, model.as_deref()))
     }
 
     proptest! {
         #[test]
         fn two_buckets_never_share_a_name(one in any_key(), other in any_key()) {
-            prop_assert_eq!(one == other, bucket_name("weir", &one) == bucket_name("weir", &other));
+            prop_assert_eq!(one == other, name(&one) == name(&other));
         }
     }
 }

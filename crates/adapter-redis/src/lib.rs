@@ -3,6 +3,7 @@
 
 mod connection;
 mod keys;
+mod presence;
 mod rate_limits;
 mod scripts;
 

@@ -1,27 +1,30 @@
 //! `RateLimits` on Redis: one round trip per call, however many requests it decides.
 
 use crate::{
-    connection::{ConnectError, Connection},
-    keys::bucket_name,
+    connection::{ConnectError, Connection, ping},
+    keys::{Content, bucket_name},
+    presence::Presence,
     scripts::{Arguments, GIVE_BACK, Source, TAKE},
 };
 use async_trait::async_trait;
-use domain::leaky_bucket::{Level, MAX_CAPACITY};
+use domain::bucket::{Level, MAX_CAPACITY, MICRO, Pace, Portion, Reading, State, Wait};
 use futures::future::try_join_all;
 use ports::{
-    Result, StoreError,
-    rate_limits::{Bucket, BucketLevel, RateLimits, Take, TakeAnswer},
+    Clock, Result, StoreError,
+    rate_limits::{Bucket, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
 };
 use redis::{RedisResult, aio::MultiplexedConnection};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Requests that one script call decides. Bounds how long the server does nothing else, to about a millisecond.
 const REQUESTS_PER_CALL: usize = 64;
 
 /// Buckets of all processes that use the same server and prefix.
 pub struct RedisRateLimits {
-    connection: Connection,
+    connection: Arc<Connection>,
+    presence: Presence,
     prefix: String,
+    clock: Option<Clock>,
 }
 
 impl RedisRateLimits {
@@ -35,7 +38,9 @@ impl RedisRateLimits {
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
             return Err(ConnectError::Prefix);
         }
-        let limits = Self { connection: Connection::open(url, budget)?, prefix: prefix.to_owned() };
+        let connection = Arc::new(Connection::open(url, budget)?);
+        let presence = Presence::announce(Arc::clone(&connection), prefix).await;
+        let limits = Self { connection, presence, prefix: prefix.to_owned(), clock: None };
         // The first request should not pay for the first connection.
         if let Err(error) = limits.ping().await {
             tracing::warn!(%error, "redis does not answer yet");
@@ -43,16 +48,11 @@ impl RedisRateLimits {
         Ok(limits)
     }
 
-    /// Decides at the given time instead of the server's; for tests of the script.
-    pub(crate) async fn take_at(&self, requests: &[Take], now_ms: Option<i64>) -> Result<Vec<TakeAnswer>> {
-        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.take_arguments(chunk, now_ms)).collect();
-        let flat = self.call(&TAKE, &calls).await?;
-        read_answers(requests, &flat.concat())
-    }
-
-    pub(crate) async fn give_back_at(&self, requests: &[Take], now_ms: Option<i64>) -> Result<()> {
-        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.give_back_arguments(chunk, now_ms)).collect();
-        self.call(&GIVE_BACK, &calls).await.map(drop)
+    /// Decides at this clock's time instead of the server's, for histories that jump through time. Production never does.
+    #[must_use]
+    pub fn on_clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// All calls in one round trip, run in order.
@@ -60,52 +60,95 @@ impl RedisRateLimits {
         self.connection.run(|connection| try_join_all(calls.iter().map(|call| run(script, connection.clone(), call)))).await
     }
 
-    fn take_arguments(&self, requests: &[Take], now_ms: Option<i64>) -> Arguments {
-        let mut arguments = Arguments { now_ms, ..Arguments::default() };
+    fn arguments(&self) -> Arguments {
+        Arguments { now_ms: self.clock.as_ref().map(|clock| clock.now().timestamp_millis()), ..Arguments::default() }
+    }
+
+    fn take_arguments(&self, requests: &[Take]) -> Arguments {
+        let mut arguments = self.arguments();
         let mut places: HashMap<String, i64> = HashMap::new();
         for request in requests {
-            arguments.values.push(request.amount.get());
-            arguments.values.push(count(request.buckets.len()));
+            arguments.push(request.ask.amount.get());
+            arguments.push(count(request.buckets.len()));
             for bucket in &request.buckets {
-                let name = bucket_name(&self.prefix, &bucket.key);
-                let place = *places.entry(name).or_insert_with_key(|name| {
+                let place = *places.entry(self.name(bucket)).or_insert_with_key(|name| {
                     arguments.keys.push(name.clone());
                     count(arguments.keys.len())
                 });
-                arguments.values.extend([place, bucket.rule.capacity(), bucket.rule.leak_micro_per_ms()]);
+                arguments.push(place);
+                arguments.push(bucket.rule.capacity());
+                let (kind, pace) = coded(bucket.rule.pace());
+                arguments.push(kind);
+                match (bucket.rule.pace(), request.ask.hold) {
+                    (Pace::Slots, hold) => {
+                        arguments.push(hold.map_or(0, |hold| hold.ttl_ms));
+                        arguments.push_text(hold.map_or_else(String::new, |hold| hold.id.to_string()));
+                    }
+                    _ => arguments.push(pace),
+                }
             }
         }
         arguments
     }
 
-    fn give_back_arguments(&self, requests: &[Take], now_ms: Option<i64>) -> Arguments {
-        let mut arguments = Arguments { now_ms, ..Arguments::default() };
+    fn give_back_arguments(&self, requests: &[GiveBack]) -> Arguments {
+        let mut arguments = self.arguments();
         for (request, bucket) in requests.iter().flat_map(|request| request.buckets.iter().map(move |bucket| (request, bucket))) {
-            arguments.keys.push(bucket_name(&self.prefix, &bucket.key));
-            arguments.values.extend([request.amount.get().min(MAX_CAPACITY), bucket.rule.leak_micro_per_ms()]);
+            arguments.keys.push(self.name(bucket));
+            let (kind, pace) = coded(bucket.rule.pace());
+            for number in [kind, pace, request.back.amount.get().min(MAX_CAPACITY), request.back.held_for_ms.max(0)] {
+                arguments.push(number);
+            }
+            arguments.push_text(request.back.hold.map_or_else(String::new, |id| id.to_string()));
         }
         arguments
+    }
+
+    fn name(&self, bucket: &Bucket) -> String {
+        bucket_name(&self.prefix, content(bucket), &bucket.key)
+    }
+
+    /// Amounts in one round trip; slots need the server's time and take a second one.
+    async fn read(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
+        let amounts: Vec<String> = of_content(buckets, Content::Amounts).map(|bucket| self.name(bucket)).collect();
+        let slots: Vec<String> = of_content(buckets, Content::Slots).map(|bucket| self.name(bucket)).collect();
+        let (now_ms, levels) = self.connection.run(|connection| read_levels(connection, amounts)).await?;
+        let now_ms = self.arguments().now_ms.unwrap_or(now_ms);
+        let running = self.connection.run(|connection| read_slots(connection, slots, now_ms)).await?;
+        let (mut levels, mut running) = (levels.into_iter(), running.into_iter());
+        let read = |bucket: &Bucket| match content(bucket) {
+            Content::Amounts => {
+                let level = parse_level(levels.next().flatten().as_deref());
+                bucket.rule.reading(&State::Amounts(level), now_ms)
+            }
+            Content::Slots => running.next().unwrap_or_default(),
+        };
+        Ok(buckets.iter().map(read).collect())
     }
 }
 
 #[async_trait]
 impl RateLimits for RedisRateLimits {
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
-        self.take_at(requests, None).await
+        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.take_arguments(chunk)).collect();
+        let flat = self.call(&TAKE, &calls).await?;
+        read_answers(requests, &flat.concat())
     }
 
-    async fn give_back(&self, requests: &[Take]) -> Result<()> {
-        self.give_back_at(requests, None).await
+    async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
+        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.give_back_arguments(chunk)).collect();
+        self.call(&GIVE_BACK, &calls).await.map(drop)
     }
 
-    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Level>> {
+    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
         if buckets.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = buckets.iter().map(|bucket| bucket_name(&self.prefix, &bucket.key)).collect();
-        let ((secs, micros), stored) = self.connection.run(|connection| read(connection, names)).await?;
-        let now_ms = secs * 1_000 + micros / 1_000;
-        Ok(buckets.iter().zip(stored).map(|(bucket, text)| bucket.rule.drain(parse_level(text.as_deref()), now_ms)).collect())
+        self.read(buckets).await
+    }
+
+    fn processes(&self) -> u32 {
+        self.presence.processes()
     }
 
     async fn ping(&self) -> Result<()> {
@@ -121,22 +164,42 @@ async fn run(script: &Source, mut connection: MultiplexedConnection, arguments: 
     script.call(&mut connection, arguments).await
 }
 
-async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {
-    redis::cmd("PING").query_async(&mut connection).await
+/// The server's time in milliseconds, and the stored texts.
+async fn read_levels(mut connection: MultiplexedConnection, names: Vec<String>) -> RedisResult<(i64, Vec<Option<String>>)> {
+    let mut commands = redis::pipe();
+    commands.cmd("TIME");
+    let ((secs, micros), texts): ((i64, i64), Vec<Option<String>>) = if names.is_empty() {
+        let (time,): ((i64, i64),) = commands.query_async(&mut connection).await?;
+        (time, Vec::new())
+    } else {
+        commands.cmd("MGET").arg(names).query_async(&mut connection).await?
+    };
+    Ok((secs * 1_000 + micros / 1_000, texts))
 }
 
-/// The server's time in seconds and microseconds, and the stored texts.
-async fn read(mut connection: MultiplexedConnection, names: Vec<String>) -> RedisResult<((i64, i64), Vec<Option<String>>)> {
-    redis::pipe().cmd("TIME").cmd("MGET").arg(names).query_async(&mut connection).await
+/// Running holds of each name, and until the last of them is over.
+async fn read_slots(mut connection: MultiplexedConnection, names: Vec<String>, now_ms: i64) -> RedisResult<Vec<Reading>> {
+    let mut readings = Vec::with_capacity(names.len());
+    for name in names {
+        let mut commands = redis::pipe();
+        commands.cmd("ZCOUNT").arg(&name).arg(format!("({now_ms}")).arg("+inf");
+        commands.cmd("ZRANGE").arg(&name).arg(-1).arg(-1).arg("WITHSCORES");
+        let (running, last): (i64, Vec<(String, i64)>) = commands.query_async(&mut connection).await?;
+        let empty_after_ms = last.first().map_or(0, |(_, deadline)| (deadline - now_ms).max(0));
+        readings.push(Reading { used_micro: running * MICRO, at_ms: now_ms, empty_after_ms });
+    }
+    Ok(readings)
 }
 
 /// As the script reads it: what is not a level is an empty bucket.
 fn parse_level(stored: Option<&str>) -> Level {
-    let level = stored.and_then(|text| {
+    let portion = |text: &str| {
         let (micro_tokens, at_ms) = text.split_once(':')?;
-        Some(Level { micro_tokens: micro_tokens.parse().ok()?, at_ms: at_ms.parse().ok()? })
-    });
-    level.unwrap_or_default()
+        Some(Portion { micro_tokens: micro_tokens.parse().ok()?, at_ms: at_ms.parse().ok()? })
+    };
+    let mut portions = stored.unwrap_or_default().split(',').map_while(portion);
+    let newest = portions.next().unwrap_or_default();
+    Level::stored(newest, portions.collect())
 }
 
 /// Takes the script's flat integers apart, see `lua/take.lua`.
@@ -146,7 +209,7 @@ fn read_answers(requests: &[Take], flat: &[i64]) -> Result<Vec<TakeAnswer>> {
         .iter()
         .map(|request| {
             let (verdict, after) = rest.split_first()?;
-            let (levels, after) = after.split_at_checked(3 * request.buckets.len())?;
+            let (levels, after) = after.split_at_checked(4 * request.buckets.len())?;
             rest = after;
             Some(TakeAnswer { allowed: *verdict == 1, levels: levels.as_chunks().0.iter().map(bucket_level).collect() })
         })
@@ -154,9 +217,32 @@ fn read_answers(requests: &[Take], flat: &[i64]) -> Result<Vec<TakeAnswer>> {
     answers.filter(|_| rest.is_empty()).ok_or_else(|| StoreError::corrupt("redis", "an answer of another length than the script's"))
 }
 
-fn bucket_level([micro_tokens, at_ms, wait_ms]: &[i64; 3]) -> BucketLevel {
-    let level = Level { micro_tokens: *micro_tokens, at_ms: *at_ms };
-    BucketLevel { level, wait_ms: (*wait_ms >= 0).then_some(*wait_ms) }
+fn bucket_level([used_micro, at_ms, empty_after_ms, wait_ms]: &[i64; 4]) -> BucketLevel {
+    let reading = Reading { used_micro: *used_micro, at_ms: *at_ms, empty_after_ms: *empty_after_ms };
+    let wait = match wait_ms {
+        0 => Wait::Passes,
+        wait_ms if *wait_ms < 0 => Wait::Never,
+        wait_ms => Wait::Millis(*wait_ms),
+    };
+    BucketLevel { reading, wait }
+}
+
+/// Kind and pace as the scripts take them; the pace of slots is the hold's own.
+const fn coded(pace: Pace) -> (i64, i64) {
+    match pace {
+        Pace::Drain { micro_per_ms } => (1, micro_per_ms),
+        Pace::FixedWindow { ms } => (2, ms),
+        Pace::SlidingWindow { ms } => (3, ms),
+        Pace::Slots => (4, 0),
+    }
+}
+
+fn content(bucket: &Bucket) -> Content {
+    if bucket.rule.is_of_slots() { Content::Slots } else { Content::Amounts }
+}
+
+fn of_content(buckets: &[Bucket], wanted: Content) -> impl Iterator<Item = &Bucket> {
+    buckets.iter().filter(move |bucket| content(bucket) == wanted)
 }
 
 fn count(length: usize) -> i64 {

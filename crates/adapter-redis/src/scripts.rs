@@ -4,6 +4,7 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, ai
 use std::sync::LazyLock;
 
 pub(crate) static TAKE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/take.lua")));
+pub(crate) static ANNOUNCE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/announce.lua")));
 pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/give_back.lua")));
 
 pub(crate) struct Source {
@@ -15,9 +16,25 @@ pub(crate) struct Source {
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) keys: Vec<String>,
-    pub(crate) values: Vec<i64>,
+    pub(crate) values: Vec<Argument>,
     /// Milliseconds since the Unix epoch instead of the server's time. Production never sets it.
     pub(crate) now_ms: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Argument {
+    Number(i64),
+    Text(String),
+}
+
+impl Arguments {
+    pub(crate) fn push(&mut self, number: i64) {
+        self.values.push(Argument::Number(number));
+    }
+
+    pub(crate) fn push_text(&mut self, text: String) {
+        self.values.push(Argument::Text(text));
+    }
 }
 
 impl Source {
@@ -42,7 +59,12 @@ fn command(verb: &str, script: &str, arguments: &Arguments) -> Cmd {
         None => command.arg(""),
         Some(now_ms) => command.arg(now_ms),
     };
-    command.arg(&arguments.values);
+    for value in &arguments.values {
+        match value {
+            Argument::Number(number) => command.arg(number),
+            Argument::Text(text) => command.arg(text),
+        };
+    }
     command
 }
 

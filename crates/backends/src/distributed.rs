@@ -2,15 +2,17 @@
 
 use crate::Backends;
 use adapter_cassandra::Cassandra;
+use adapter_embedded::MemoryRateLimits;
 use adapter_kafka::{Kafka, KafkaEventLog};
 use adapter_postgres::{Postgres, PostgresSettings};
 use adapter_redis::RedisRateLimits;
 use anyhow::{Context, Result};
+use ports::Clock;
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::Config;
 use std::{sync::Arc, time::Duration};
 
-pub async fn open(config: &Config) -> Result<Backends> {
+pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
     let postgres = Postgres::connect(&postgres_settings(config)?).await.context("WEIR__POSTGRES__URL")?;
     let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
     let budget = Duration::from_millis(config.redis.timeout_ms.into());
@@ -25,6 +27,7 @@ pub async fn open(config: &Config) -> Result<Backends> {
         accounts: shared.clone(),
         answers: shared,
         rate_limits: Arc::new(redis),
+        local_rate_limits: Arc::new(MemoryRateLimits::new(clock.clone())),
         event_log: Arc::new(event_log),
         usage_store: Arc::new(cassandra),
         close: Arc::new(move || {

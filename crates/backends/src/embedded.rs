@@ -33,6 +33,7 @@ fn backends(stores: Embedded, clock: &Clock) -> Backends {
         settings: shared.clone(),
         accounts: shared.clone(),
         answers: shared.clone(),
+        local_rate_limits: rate_limits.clone(),
         rate_limits,
         event_log: shared.clone(),
         usage_store: shared,

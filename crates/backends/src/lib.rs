@@ -21,6 +21,8 @@ pub struct Backends {
     pub accounts: Arc<dyn Accounts>,
     pub answers: Arc<dyn Answers>,
     pub rate_limits: Arc<dyn RateLimits>,
+    /// Of this process alone, for when the shared ones are away.
+    pub local_rate_limits: Arc<dyn RateLimits>,
     pub event_log: Arc<dyn EventLog>,
     pub usage_store: Arc<dyn UsageStore>,
     close: Arc<dyn Fn() -> Closing + Send + Sync>,
@@ -33,7 +35,7 @@ impl Backends {
     pub async fn open(config: &Config, clock: &Clock) -> Result<Self> {
         match config.stores.mode {
             StoresMode::Embedded => embedded::open(config, clock).await,
-            StoresMode::Distributed => open_distributed(config).await,
+            StoresMode::Distributed => open_distributed(config, clock).await,
         }
     }
 
@@ -41,7 +43,7 @@ impl Backends {
     pub async fn open_read_only(config: &Config, clock: &Clock) -> Result<Self> {
         match config.stores.mode {
             StoresMode::Embedded => embedded::open_read_only(config, clock).await,
-            StoresMode::Distributed => open_distributed(config).await,
+            StoresMode::Distributed => open_distributed(config, clock).await,
         }
     }
 
@@ -69,7 +71,7 @@ const WITHOUT_DRIVERS: &str =
 // Async, as its twin with the drivers is.
 #[cfg(not(feature = "distributed"))]
 #[allow(clippy::unused_async)]
-async fn open_distributed(_config: &Config) -> Result<Backends> {
+async fn open_distributed(_config: &Config, _clock: &Clock) -> Result<Backends> {
     anyhow::bail!(WITHOUT_DRIVERS)
 }
 

@@ -1,26 +1,29 @@
-//! What every adapter of `ports::rate_limits` must do. That its arithmetic is the domain's rule is tested beside the adapter.
+//! What every adapter of `ports::rate_limits` must do.
+
+pub mod histories;
 
 use crate::customers::tokens;
 use domain::{
+    bucket::{Ask, BucketRule, HoldSlot, Return, Wait},
     fixed_point::Thousandths,
     ids::{OrgId, Payer, Provider},
-    leaky_bucket::LeakyBucket,
     settings::{LimitScope, OnOutage},
 };
-use ports::rate_limits::{Bucket, BucketKey, RateLimits, Take};
+use ports::rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 /// Leaks nothing that a test could notice.
-fn still(capacity: i64) -> LeakyBucket {
-    LeakyBucket::new(capacity, Thousandths::new(1).unwrap())
+fn still(capacity: i64) -> BucketRule {
+    BucketRule::draining(capacity, Thousandths::new(1).unwrap())
 }
 
-fn bucket(payer: Payer, limit: &str, rule: LeakyBucket) -> Bucket {
+fn bucket(payer: Payer, limit: &str, rule: BucketRule) -> Bucket {
     let provider = Provider::parse("openai").unwrap();
     let owner = payer.tenant().to_string();
-    let key = BucketKey { payer: Some(payer), limit: limit.into(), scope: LimitScope::Org, owner, provider, model: None };
+    let key =
+        BucketKey { group: Group::Payer(payer), limit: limit.into(), scope: LimitScope::Org, owner, provider: Some(provider), model: None };
     Bucket { key, rule, on_outage: OnOutage::Closed }
 }
 
@@ -29,7 +32,11 @@ fn new_payer() -> Payer {
 }
 
 fn take(buckets: &[Bucket], amount: i64) -> Take {
-    Take { buckets: buckets.to_vec(), amount: tokens(amount) }
+    Take { buckets: buckets.to_vec(), ask: Ask { amount: tokens(amount), hold: None } }
+}
+
+fn give_back(buckets: &[Bucket], amount: i64, held_for_ms: i64) -> GiveBack {
+    GiveBack { buckets: buckets.to_vec(), back: Return { amount: tokens(amount), hold: None, held_for_ms } }
 }
 
 async fn allowed(limits: &dyn RateLimits, buckets: &[Bucket], amount: i64) -> bool {
@@ -38,8 +45,8 @@ async fn allowed(limits: &dyn RateLimits, buckets: &[Bucket], amount: i64) -> bo
 
 /// Whole tokens in each bucket.
 async fn used(limits: &dyn RateLimits, buckets: &[Bucket]) -> Vec<i64> {
-    let levels = limits.peek(buckets).await.unwrap();
-    buckets.iter().zip(levels).map(|(bucket, level)| bucket.rule.used(level).get()).collect()
+    let readings = limits.peek(buckets).await.unwrap();
+    buckets.iter().zip(readings).map(|(bucket, reading)| bucket.rule.used(reading).get()).collect()
 }
 
 pub async fn a_request_takes_from_all_its_buckets_or_from_none(limits: &dyn RateLimits) {
@@ -60,15 +67,14 @@ pub async fn an_answer_says_for_each_bucket_how_full_it_is_and_when_the_amount_w
     assert!(allowed(limits, &buckets[1..], 19).await);
     let answer = limits.take(&[take(&buckets, 5)]).await.unwrap().remove(0);
     assert!(!answer.allowed);
-    let waits: Vec<_> = answer.levels.iter().map(|level| level.wait_ms).collect();
-    assert_eq!((waits[0], waits[2]), (None, Some(0)));
+    let waits: Vec<_> = answer.levels.iter().map(|level| level.wait).collect();
     // 4 tokens too many, at 0.001 tokens per second.
-    assert!((3_900_000..=4_000_000).contains(&waits[1].unwrap()), "{waits:?}");
-    let levels: Vec<_> = buckets.iter().zip(&answer.levels).map(|(bucket, shown)| bucket.rule.used(shown.level).get()).collect();
+    assert!(matches!(waits[..], [Wait::Never, Wait::Millis(3_900_000..=4_000_000), Wait::Passes]), "{waits:?}");
+    let levels: Vec<_> = buckets.iter().zip(&answer.levels).map(|(bucket, shown)| bucket.rule.used(shown.reading).get()).collect();
     assert_eq!(levels, [0, 19, 19]);
     let answer = limits.take(&[take(&buckets[2..], 5)]).await.unwrap().remove(0);
-    assert_eq!((answer.allowed, answer.levels[0].wait_ms), (true, Some(0)));
-    assert_eq!(buckets[2].rule.used(answer.levels[0].level).get(), 24);
+    assert_eq!((answer.allowed, answer.levels[0].wait), (true, Wait::Passes));
+    assert_eq!(buckets[2].rule.used(answer.levels[0].reading).get(), 24);
 }
 
 pub async fn requests_of_one_call_are_decided_in_order_each_by_itself(limits: &dyn RateLimits) {
@@ -85,9 +91,9 @@ pub async fn what_is_given_back_can_be_taken_again_and_a_bucket_is_never_below_e
     let payer = new_payer();
     let buckets = [bucket(payer, "a", still(10)), bucket(payer, "b", still(10))];
     assert!(allowed(limits, &buckets, 10).await);
-    limits.give_back(&[take(&buckets, 4)]).await.unwrap();
+    limits.give_back(&[give_back(&buckets, 4, 0)]).await.unwrap();
     assert_eq!(used(limits, &buckets).await, [6, 6]);
-    limits.give_back(&[take(&buckets[..1], 3), take(&buckets, 9_000_000_000)]).await.unwrap();
+    limits.give_back(&[give_back(&buckets[..1], 3, 0), give_back(&buckets, 9_000_000_000, 0)]).await.unwrap();
     assert_eq!(used(limits, &buckets).await, [0, 0]);
     assert!(!allowed(limits, &buckets, 11).await);
     assert!(allowed(limits, &buckets, 10).await);
@@ -102,17 +108,17 @@ pub async fn buckets_that_differ_in_any_part_are_different_buckets(limits: &dyn 
         other
     };
     let others = [
-        with(&|key| key.payer = Some(new_payer())),
-        with(&|key| key.payer = None),
+        with(&|key| key.group = Group::Payer(new_payer())),
+        with(&|key| key.group = Group::Shared),
         with(&|key| key.limit = "y".into()),
         with(&|key| key.limit = "x:".into()),
         with(&|key| key.scope = LimitScope::Key),
         with(&|key| key.owner.push('2')),
-        with(&|key| key.provider = Provider::parse("qwen").unwrap()),
+        with(&|key| key.provider = Provider::parse("qwen").ok()),
         with(&|key| key.model = Some(String::new())),
         with(&|key| key.model = Some("gpt-4o".into())),
     ];
-    // A bucket without payer is everybody's: this test's own owner keeps it apart.
+    // A shared bucket is everybody's: this test's own owner keeps it apart.
     assert!(allowed(limits, std::slice::from_ref(&first), 10).await);
     assert_eq!(used(limits, &others).await, [0; 9]);
     assert!(allowed(limits, &others, 10).await);
@@ -124,17 +130,49 @@ pub async fn a_changed_rule_keeps_what_is_in_the_bucket(limits: &dyn RateLimits)
     assert!(allowed(limits, &[bucket(payer, "x", still(100))], 60).await);
     let smaller = [bucket(payer, "x", still(50))];
     assert!(!allowed(limits, &smaller, 1).await);
-    let larger = [bucket(payer, "x", still(200))];
-    assert!(allowed(limits, &larger, 140).await);
-    assert!(!allowed(limits, &larger, 1).await);
+    let larger = [bucket(payer, "x", BucketRule::sliding_window(200, 3_600))];
+    assert!(allowed(limits, &larger, 100).await);
+    assert!(!allowed(limits, &larger, 41).await);
+    let fixed = [bucket(payer, "x", BucketRule::fixed_window(200, 3_600))];
+    assert!(allowed(limits, &fixed, 40).await);
+    assert!(!allowed(limits, &fixed, 1).await);
+}
+
+pub async fn slots_are_taken_with_the_amounts_or_not_at_all(limits: &dyn RateLimits) {
+    let payer = new_payer();
+    let buckets = [bucket(payer, "running", BucketRule::slots(2)), bucket(payer, "tokens", still(100))];
+    let hold = |number: u128, amount: i64, ttl_ms: i64| {
+        let mut request = take(&buckets, amount);
+        request.ask.hold = Some(HoldSlot { id: Uuid::from_u128(number), ttl_ms });
+        request
+    };
+    let answers = limits.take(&[hold(1, 10, 60_000), hold(2, 200, 60_000), hold(3, 10, 30_000), hold(4, 10, 60_000)]).await.unwrap();
+    assert_eq!(answers.iter().map(|answer| answer.allowed).collect::<Vec<_>>(), [true, false, true, false]);
+    assert!(matches!(answers[3].levels[0].wait, Wait::Millis(29_000..=30_000)), "{answers:?}");
+    assert_eq!(used(limits, &buckets).await, [2, 20]);
+    // No hold, no slot.
+    assert!(allowed(limits, &buckets, 10).await);
+    let ended = |number: u128, amount: i64| {
+        let mut back = give_back(&buckets, amount, 0);
+        back.back.hold = Some(Uuid::from_u128(number));
+        back
+    };
+    limits.give_back(&[ended(1, 4), ended(9, 0)]).await.unwrap();
+    assert_eq!(used(limits, &buckets).await, [1, 26]);
+    // A hold whose client never comes back ends by itself.
+    assert!(limits.take(&[hold(4, 10, 1)]).await.unwrap()[0].allowed);
+    sleep(Duration::from_millis(5)).await;
+    assert!(limits.take(&[hold(5, 10, 60_000)]).await.unwrap()[0].allowed);
+    // A limit that counts tokens from now on begins anew.
+    assert!(allowed(limits, &[bucket(payer, "running", still(10))], 10).await);
 }
 
 pub async fn the_stated_wait_is_enough(limits: &dyn RateLimits) {
     // 1,000 tokens per second: one per millisecond.
-    let buckets = [bucket(new_payer(), "x", LeakyBucket::new(1_000, Thousandths::new(1_000_000).unwrap()))];
+    let buckets = [bucket(new_payer(), "x", BucketRule::draining(1_000, Thousandths::new(1_000_000).unwrap()))];
     assert!(allowed(limits, &buckets, 1_000).await);
     let answer = limits.take(&[take(&buckets, 60)]).await.unwrap().remove(0);
-    if let (false, Some(wait_ms)) = (answer.allowed, answer.levels[0].wait_ms) {
+    if let Wait::Millis(wait_ms) = answer.levels[0].wait {
         assert!((1..=60).contains(&wait_ms), "{wait_ms}");
         sleep(Duration::from_millis(u64::try_from(wait_ms).unwrap() + 1)).await;
         assert!(allowed(limits, &buckets, 60).await);

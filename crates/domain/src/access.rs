@@ -35,12 +35,15 @@ pub enum Scope {
     AnalyticsRead,
     #[serde(rename = "orgs:manage")]
     OrgsManage,
+    #[serde(rename = "limits:take")]
+    LimitsTake,
     #[serde(rename = "admin")]
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 5] = [Self::TokensConsume, Self::TokensRead, Self::AnalyticsRead, Self::OrgsManage, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::TokensConsume, Self::TokensRead, Self::AnalyticsRead, Self::OrgsManage, Self::LimitsTake, Self::Admin];
     /// What a key gets when nothing is asked for.
     pub const DEFAULT: [Self; 3] = [Self::TokensConsume, Self::TokensRead, Self::AnalyticsRead];
 
@@ -50,6 +53,7 @@ impl Scope {
             Self::TokensRead => "tokens:read",
             Self::AnalyticsRead => "analytics:read",
             Self::OrgsManage => "orgs:manage",
+            Self::LimitsTake => "limits:take",
             Self::Admin => "admin",
         }
     }

@@ -3,12 +3,12 @@
 
 pub mod access;
 pub mod amount;
+pub mod bucket;
 pub mod budget;
 pub mod charge;
 pub mod event;
 pub mod fixed_point;
 pub mod ids;
-pub mod leaky_bucket;
 pub mod ledger;
 pub mod money;
 pub mod pool;

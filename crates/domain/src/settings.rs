@@ -1,96 +1,18 @@
 //! Settings that change while Weir runs: tiers, limits, providers. Versioned as one document by config-service.
 
+mod limit;
+
+pub use limit::{Algorithm, Limit, LimitScope, OnOutage};
+
 use crate::{
     amount::Tokens,
     fixed_point::Thousandths,
     ids::{Model, Provider},
-    leaky_bucket::{LeakyBucket, MAX_CAPACITY},
     money::{Cost, Money, MoneyError, Price, TokenKinds, price_at},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum LimitScope {
-    User,
-    Org,
-    Key,
-    Provider,
-}
-
-impl LimitScope {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "USER",
-            Self::Org => "ORG",
-            Self::Key => "KEY",
-            Self::Provider => "PROVIDER",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Algorithm {
-    #[default]
-    LeakyBucket,
-}
-
-/// What a limit does while the store of its buckets cannot answer. Balances stay exact in each case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum OnOutage {
-    /// Refuse: 503.
-    Closed,
-    /// Let pass.
-    Open,
-    /// This process keeps a bucket of its own.
-    #[default]
-    Local,
-}
-
-/// One speed limit. Without a provider it holds for each provider separately, without a model for all models together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Limit {
-    pub scope: LimitScope,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<Provider>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<Model>,
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    pub capacity: Tokens,
-    pub leak_rate_per_second: Thousandths,
-    #[serde(default)]
-    pub on_outage: OnOutage,
-}
-
-impl Limit {
-    pub fn applies_to(&self, provider: &Provider, model: Option<&Model>) -> bool {
-        self.provider.as_ref().is_none_or(|own| own == provider) && (self.model.is_none() || self.model.as_ref() == model)
-    }
-
-    /// The bucket of an owner on this tier. Limits on a provider have no owner and take `Tier::NEUTRAL`.
-    pub fn bucket(&self, tier: &Tier) -> LeakyBucket {
-        let capacity = tier.bucket_capacity_multiplier.scale(self.capacity.get(), MAX_CAPACITY);
-        let leak = tier.bucket_leak_rate_multiplier.scale(self.leak_rate_per_second.get(), Thousandths::MAX.get());
-        LeakyBucket::new(capacity, Thousandths::new(leak).unwrap_or(Thousandths::MAX))
-    }
-
-    /// The first reason why this limit makes no sense, as (field, message).
-    pub fn invalid(&self) -> Option<(&'static str, String)> {
-        if self.capacity.is_zero() || self.capacity.get() > MAX_CAPACITY {
-            return Some(("capacity", format!("capacity must be between 1 and {MAX_CAPACITY}")));
-        }
-        if self.leak_rate_per_second.get() == 0 {
-            return Some(("leakRatePerSecond", "leakRatePerSecond must be at least 0.001".into()));
-        }
-        None
-    }
-}
 
 /// A named plan: what it multiplies buckets by and how much allowance it may be granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +198,8 @@ impl Default for Settings {
             model: None,
             algorithm: Algorithm::LeakyBucket,
             capacity: tokens(capacity),
-            leak_rate_per_second: whole(rate),
+            leak_rate_per_second: Some(whole(rate)),
+            window_seconds: None,
             on_outage: OnOutage::Local,
         };
         let provider = |name: &str, dialect| {
@@ -312,6 +235,7 @@ impl Default for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::Pace;
 
     #[test]
     fn the_shipped_settings_are_valid_and_survive_json() {
@@ -328,7 +252,7 @@ mod tests {
         let limit = &settings.limits["user-default"];
         assert_eq!(limit.bucket(settings.tier(Some("ADMIN"))).capacity(), 2_000);
         assert_eq!(limit.bucket(settings.tier(Some("no such tier"))).capacity(), 1_000);
-        assert_eq!(limit.bucket(&Tier::NEUTRAL).leak_micro_per_ms(), 10_000);
+        assert_eq!(limit.bucket(&Tier::NEUTRAL).pace(), Pace::Drain { micro_per_ms: 10_000 });
     }
 
     #[test]

@@ -3,23 +3,33 @@
 use crate::Result;
 use async_trait::async_trait;
 use domain::{
-    amount::Tokens,
+    bucket::{Ask, BucketRule, Reading, Return, Wait},
     ids::{Payer, Provider},
-    leaky_bucket::{LeakyBucket, Level},
     settings::{LimitScope, OnOutage},
 };
 
-/// Address of one bucket. All buckets of one payer share a hash tag, so that one script call reaches them all.
+/// Buckets that one request may ask together. Those of a group share a hash tag, so that one script call reaches them all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Of the requests that one payer pays for.
+    Payer(Payer),
+    /// Of everybody: limits of a provider or a model.
+    Shared,
+    /// Of a caller who names the owners of its buckets itself.
+    Principal(String),
+}
+
+/// Address of one bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BucketKey {
-    /// Whose request it is; `None` for a provider-wide bucket.
-    pub payer: Option<Payer>,
+    pub group: Group,
     /// Name of the limit.
     pub limit: String,
     pub scope: LimitScope,
-    /// The limited user, org or key; empty for a provider-wide bucket.
+    /// The limited user, org or key, or what a principal calls it; empty in a shared group.
     pub owner: String,
-    pub provider: Provider,
+    /// `None` where a principal names the owner.
+    pub provider: Option<Provider>,
     /// Set when the limit is on one model.
     pub model: Option<String>,
 }
@@ -28,24 +38,31 @@ pub struct BucketKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub key: BucketKey,
-    pub rule: LeakyBucket,
+    pub rule: BucketRule,
     pub on_outage: OnOutage,
 }
 
-/// One request: the same amount from every bucket, or nothing from any.
+/// One request: the same from every bucket, or nothing from any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Take {
     pub buckets: Vec<Bucket>,
-    pub amount: Tokens,
+    pub ask: Ask,
+}
+
+/// What came to less than was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GiveBack {
+    pub buckets: Vec<Bucket>,
+    pub back: Return,
 }
 
 /// A bucket after the decision, in the order of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketLevel {
-    /// Level at the store's time; with the amount in it if the take was allowed.
-    pub level: Level,
-    /// 0 where this bucket would let the amount pass; `None` where no wait helps.
-    pub wait_ms: Option<i64>,
+    /// With the amount in it if the take was allowed.
+    pub reading: Reading,
+    /// Passes where this bucket alone would have let it.
+    pub wait: Wait,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +79,16 @@ pub trait RateLimits: Send + Sync {
     /// `Unavailable` after at most 50 ms: the caller follows each limit's `on_outage`.
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>>;
 
-    /// Undoes takes whose request led to nothing.
-    async fn give_back(&self, requests: &[Take]) -> Result<()>;
+    /// Undoes takes whose request led to nothing, or to less. What has left a bucket by itself meanwhile is not returned again.
+    async fn give_back(&self, requests: &[GiveBack]) -> Result<()>;
 
-    /// Levels without taking anything, in order.
-    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Level>>;
+    /// Buckets without taking anything, in order.
+    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>>;
+
+    /// Processes that share these buckets, this one included, as last seen: while the store is away each keeps its share of a limit.
+    fn processes(&self) -> u32 {
+        1
+    }
 
     /// Answers if the store does.
     async fn ping(&self) -> Result<()>;

@@ -9,6 +9,7 @@ mod consume;
 mod fakes;
 mod holds;
 mod idempotency;
+mod limits;
 mod outages;
 mod payers;
 mod pools;

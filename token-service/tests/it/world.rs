@@ -87,6 +87,7 @@ impl World {
         let deps = Deps {
             ledger: Arc::clone(&stores.ledger) as _,
             rate_limits: Arc::clone(&stores.buckets) as _,
+            local_rate_limits: Arc::new(FakeBuckets::new(stores.clock.clone())),
             accounts: Arc::clone(&stores.accounts) as _,
             answers: Arc::clone(&stores.answers) as _,
             settings: settings.clone(),

@@ -1,7 +1,7 @@
 //! The trace: one request per row, read and checked as a whole before anything is sent.
 
 use anyhow::{Context, Result, bail};
-use domain::leaky_bucket::MAX_CAPACITY;
+use domain::bucket::MAX_CAPACITY;
 use std::{fs::File, io, path::Path};
 
 const COLUMNS: [&str; 3] = ["offset_ms", "context_tokens", "generated_tokens"];

@@ -7,6 +7,7 @@ mod dead_letters;
 mod harness;
 mod idempotency;
 mod lifecycle;
+mod limits;
 mod money;
 mod path;
 mod race;

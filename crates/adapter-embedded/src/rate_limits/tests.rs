@@ -4,10 +4,12 @@
 use super::*;
 use chrono::TimeDelta;
 use domain::{
+    bucket::{Ask, BucketRule, Level, MICRO, Portion},
     fixed_point::Thousandths,
     ids::Provider,
     settings::{LimitScope, OnOutage},
 };
+use ports::rate_limits::Group;
 use std::{sync::Arc, thread};
 
 fn tokens(amount: i64) -> Tokens {
@@ -16,14 +18,18 @@ fn tokens(amount: i64) -> Tokens {
 
 fn bucket(owner: &str, capacity: i64) -> Bucket {
     let key = BucketKey {
-        payer: None,
+        group: Group::Shared,
         limit: "test".into(),
         scope: LimitScope::User,
         owner: owner.into(),
-        provider: Provider::parse("openai").unwrap(),
+        provider: Provider::parse("openai").ok(),
         model: None,
     };
-    Bucket { key, rule: LeakyBucket::new(capacity, Thousandths::ONE), on_outage: OnOutage::Local }
+    Bucket { key, rule: BucketRule::draining(capacity, Thousandths::ONE), on_outage: OnOutage::Local }
+}
+
+fn request(buckets: Vec<Bucket>, amount: i64) -> Take {
+    Take { buckets, ask: Ask { amount: tokens(amount), hold: None } }
 }
 
 fn manual() -> (Clock, MemoryRateLimits) {
@@ -40,7 +46,7 @@ async fn rebuilding_from_recent_uses_gives_the_level_that_was_lost() {
     let (clock, before) = manual();
     let mut uses = Vec::new();
     for (amount, wait_secs) in [(30, 5), (20, 10), (7, 0)] {
-        before.take(&[Take { buckets: vec![bucket("a", 100)], amount: tokens(amount) }]).await.unwrap();
+        before.take(&[request(vec![bucket("a", 100)], amount)]).await.unwrap();
         uses.push((vec![bucket("a", 100)], tokens(amount), clock.now()));
         clock.advance(TimeDelta::seconds(wait_secs));
     }
@@ -48,20 +54,20 @@ async fn rebuilding_from_recent_uses_gives_the_level_that_was_lost() {
     after.rebuild(uses);
     let level = after.peek(&[bucket("a", 100)]).await.unwrap();
     assert_eq!(level, before.peek(&[bucket("a", 100)]).await.unwrap());
-    assert_eq!(level[0].micro_tokens, 42_000_000);
+    assert_eq!(level[0].used_micro, 42_000_000);
 }
 
 #[tokio::test]
 async fn rebuilding_under_a_smaller_capacity_fills_the_bucket_and_no_more() {
     let (clock, limits) = manual();
     limits.rebuild([(vec![bucket("a", 10)], tokens(8), clock.now()), (vec![bucket("a", 10)], tokens(500), clock.now())]);
-    assert_eq!(limits.peek(&[bucket("a", 10)]).await.unwrap()[0].micro_tokens, 10_000_000);
+    assert_eq!(limits.peek(&[bucket("a", 10)]).await.unwrap()[0].used_micro, 10_000_000);
 }
 
 #[tokio::test]
 async fn empty_buckets_are_forgotten_and_used_ones_are_kept() {
     let (clock, limits) = manual();
-    let take = |owner: String, amount| [Take { buckets: vec![bucket(&owner, 1_000_000)], amount: tokens(amount) }];
+    let take = |owner: String, amount| [request(vec![bucket(&owner, 1_000_000)], amount)];
     limits.take(&take("busy".into(), 900_000)).await.unwrap();
     for round in 0..20 {
         for owner in 0..1_000 {
@@ -70,15 +76,15 @@ async fn empty_buckets_are_forgotten_and_used_ones_are_kept() {
         clock.advance(TimeDelta::seconds(2));
     }
     assert!(stored(&limits) < 10_000, "{} of 20,001 buckets are kept", stored(&limits));
-    assert!(limits.peek(&[bucket("busy", 1_000_000)]).await.unwrap()[0].micro_tokens > 890_000_000_000);
+    assert!(limits.peek(&[bucket("busy", 1_000_000)]).await.unwrap()[0].used_micro > 890_000_000_000);
 }
 
 #[test]
 fn a_part_full_of_used_buckets_keeps_the_fullest_and_never_grows_beyond_its_bound() {
     let mut part = Part::default();
     for owner in 0..10_000_i64 {
-        let level = Level { micro_tokens: (owner + 1) * 1_000_000, at_ms: 0 };
-        part.put(&bucket(&owner.to_string(), 1_000_000), level);
+        let level = Level::from(Portion { micro_tokens: (owner + 1) * MICRO, at_ms: 0 });
+        part.change(&bucket(&owner.to_string(), 1_000_000), 0, |_| State::Amounts(level));
         assert!(part.buckets.len() <= PART_BUCKETS);
     }
     assert!(part.buckets.contains_key(&bucket("9999", 1).key));
@@ -91,7 +97,7 @@ fn requests_over_the_same_buckets_in_any_order_neither_block_each_other_nor_take
         let mut buckets: Vec<Bucket> = (0..6).map(|owner| bucket(&owner.to_string(), 1_000)).collect();
         let turn = usize::try_from(order % 6).unwrap();
         buckets.rotate_left(turn);
-        Take { buckets, amount: tokens(3) }
+        request(buckets, 3)
     };
     let worker = |start: u64| {
         let limits = Arc::clone(&limits);

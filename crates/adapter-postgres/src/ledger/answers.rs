@@ -25,7 +25,7 @@ struct ChargeThen(ChargeStatus, Tokens, Tokens, Tokens, Tokens, Tokens, Option<D
 
 pub(super) fn to_text(outcome: &Outcome) -> Result<String> {
     let stored = match outcome {
-        Outcome::Charged { charge, pool, at } => StoredOutcome::Charged(ChargeThen::of(charge), pool.clone(), *at),
+        Outcome::Charged { charge, pool, at, .. } => StoredOutcome::Charged(ChargeThen::of(charge), pool.clone(), *at),
         other => StoredOutcome::Other(other.clone()),
     };
     serde_json::to_string(&stored).map_err(|error| corrupt(format!("an answer that is no JSON: {error}")))
@@ -35,7 +35,9 @@ pub(super) fn to_text(outcome: &Outcome) -> Result<String> {
 pub(super) fn from_text(text: &str, charge: Option<&Charge>) -> Result<Outcome> {
     let stored = serde_json::from_str(text).map_err(|error| corrupt(format!("a stored answer: {error}")))?;
     match (stored, charge) {
-        (StoredOutcome::Charged(then, pool, at), Some(now)) => Ok(Outcome::Charged { charge: Box::new(then.charge(now)), pool, at }),
+        (StoredOutcome::Charged(then, pool, at), Some(now)) => {
+            Ok(Outcome::Charged { charge: Box::new(then.charge(now)), pool, at, changed: false })
+        }
         (StoredOutcome::Charged(..), None) => Err(corrupt("a stored answer without its charge")),
         (StoredOutcome::Other(outcome), _) => Ok(outcome),
     }

@@ -1,22 +1,31 @@
 -- Decides requests one after the other, each over all its buckets: it takes from all of them or from none.
--- The rule is domain::leaky_bucket; a property test holds the two together.
+-- The rule is domain::bucket; the histories of contract-tests hold the two together.
 --
--- KEYS     the buckets, each once: text "<level in micro-tokens>:<ms since the Unix epoch>", absent when empty
--- ARGV[1]  '' for the server's time; ms since the Unix epoch in tests
+-- KEYS     the buckets, each once. Amounts: text "<micro-tokens>:<ms>", in a sliding window followed by ",<micro-tokens>:<ms>" for each
+--          earlier portion, newest first; absent when empty. Slots: a sorted set of hold ids by deadline in ms. Times are since 1970.
+-- ARGV[1]  '' for the server's time; ms in tests
 -- ARGV     per request: amount (tokens), number of buckets;
---          per bucket of it: place in KEYS (from 1), capacity (tokens), leak (micro-tokens per ms)
+--          per bucket of it, each once: place in KEYS (from 1), capacity, kind, pace;
+--            kind 1 drains:         capacity in tokens, pace in micro-tokens per ms
+--            kind 2 fixed window:   capacity in tokens, pace is the window in ms
+--            kind 3 sliding window: as 2
+--            kind 4 slots:          capacity in holds, pace is the time to live of this hold in ms, then its id;
+--                                   an empty id takes no slot
 -- Answers  flat integers, per request: 1 allowed or 0 refused;
---          per bucket of it: level (micro-tokens), time of the level (ms), wait (ms; 0 the amount would pass, -1 no wait helps)
+--          per bucket of it: used (micro-tokens), at (ms), empty after (ms), wait (ms; 0 the amount would pass, -1 no wait helps)
 --
 -- Numbers here are doubles, exact up to 2^53 = 9.0e15. The largest: a level or a capacity is at most 1e9 tokens = 1e15 micro-tokens,
 -- a level with an amount on top at most 2e15, a time in ms about 2e12. An amount is multiplied only after it was found
--- not to exceed the capacity. elapsed * leak may exceed 2^53 and be rounded, but then it also exceeds every level, so the comparison
+-- not to exceed the capacity. elapsed * pace may exceed 2^53 and be rounded, but then it also exceeds every level, so the comparison
 -- is right, and a difference is formed only of exact numbers. A quotient of integers below 2^53 never rounds up to
 -- the next integer, so ceil is exact.
 
 local MICRO = 1000000
 -- A bucket outlives its last drop by this, so that its time still holds when the clock steps back.
 local SLACK_MS = 60000
+local DRAINS, FIXED, SLIDING, SLOTS = 1, 2, 3, 4
+-- domain::bucket::level::PARTS
+local PARTS = 20
 
 local now = tonumber(ARGV[1])
 if not now then
@@ -24,60 +33,194 @@ if not now then
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
-local levels, times, changed = {}, {}, {}
+-- Per place: the newest portion, and the earlier ones as {micro-tokens, ms, ...}.
+local micros, times, earlier = {}, {}, {}
 for place, stored in ipairs(redis.call('MGET', unpack(KEYS))) do
-  local level, time
+  local micro, time, rest
   if stored then
-    level, time = string.match(stored, '^(%d+):(%d+)$')
+    micro, time, rest = string.match(stored, '^(%d+):(%d+)(.*)$')
   end
-  levels[place], times[place] = tonumber(level or 0), tonumber(time or 0)
+  micros[place], times[place] = tonumber(micro or 0), tonumber(time or 0)
+  if rest and rest ~= '' then
+    local portions = {}
+    for portion_micro, portion_time in string.gmatch(rest, ',(%d+):(%d+)') do
+      portions[#portions + 1] = tonumber(portion_micro)
+      portions[#portions + 1] = tonumber(portion_time)
+    end
+    earlier[place] = portions
+  end
+end
+
+-- Level::as_of: the newest portion and the earlier ones without what has left, and the sum.
+local function as_of(place, kind, pace)
+  local micro, time, portions = micros[place], times[place], earlier[place]
+  if kind ~= DRAINS and now - time >= pace then
+    return 0, now, nil, 0
+  end
+  local total, kept = micro, nil
+  if portions then
+    kept = kind == SLIDING and {} or nil
+    for i = 1, #portions, 2 do
+      if kept then
+        if now - portions[i + 1] >= pace then
+          break
+        end
+        kept[i], kept[i + 1] = portions[i], portions[i + 1]
+      end
+      total = total + portions[i]
+    end
+  end
+  if kind == SLIDING then
+    return micro, time, kept, total
+  end
+  if kind == DRAINS and now > time then
+    total, time = math.max(total - (now - time) * pace, 0), now
+  end
+  return total, time, nil, total
+end
+
+-- Level::wait
+local function wait_for(excess, kind, pace, time, portions)
+  if kind == DRAINS then
+    return math.max(time - now, 0) + math.ceil(excess / pace)
+  end
+  if portions then
+    for i = #portions - 1, 1, -2 do
+      excess = excess - portions[i]
+      if excess <= 0 then
+        return portions[i + 1] + pace - now
+      end
+    end
+  end
+  return time + pace - now
+end
+
+-- Level::empty_after
+local function empty_after(kind, pace, time, total)
+  if total == 0 then
+    return 0
+  end
+  if kind == DRAINS then
+    return math.max(time - now, 0) + math.ceil(total / pace)
+  end
+  return time + pace - now
+end
+
+-- Level::plus; answers the newest portion and the earlier ones.
+local function plus(needed, kind, pace, micro, time, portions)
+  if kind ~= SLIDING or needed == 0 then
+    return micro + needed, time, portions
+  end
+  local at, part = math.max(time, now), math.max(math.floor(pace / PARTS), 1)
+  if micro > 0 and math.floor(at / part) ~= math.floor(time / part) then
+    portions = portions or {}
+    table.insert(portions, 1, time)
+    table.insert(portions, 1, micro)
+    micro = 0
+  end
+  return micro + needed, at, portions
+end
+
+-- Slots::wait
+local function slot_wait(key, capacity, id)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+  local running = redis.call('ZCARD', key)
+  local wait = 0
+  if id ~= '' and running >= capacity and not redis.call('ZSCORE', key, id) then
+    wait = tonumber(redis.call('ZRANGE', key, running - capacity, running - capacity, 'WITHSCORES')[2]) - now
+  end
+  return running, wait
+end
+
+-- Slots::take; answers the last deadline.
+local function take_slot(key, ttl, id)
+  if id ~= '' then
+    redis.call('ZADD', key, 'NX', string.format('%.0f', now + math.max(ttl, 1)), id)
+  end
+  local last = tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
+  if id ~= '' then
+    redis.call('PEXPIRE', key, string.format('%.0f', last - now + SLACK_MS))
+  end
+  return last
+end
+
+local function last_deadline(key)
+  return tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
 end
 
 local answer, next_arg = {}, 2
+-- Per place: ms until it is empty.
+local changed = {}
 while next_arg <= #ARGV do
   local amount, buckets = tonumber(ARGV[next_arg]), tonumber(ARGV[next_arg + 1])
-  local first_bucket = next_arg + 2
-  next_arg = first_bucket + 3 * buckets
-
   local verdict = #answer + 1
+  local allowed = 1
   answer[verdict] = 1
-  for arg = first_bucket, next_arg - 1, 3 do
-    local place, capacity, leak = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
-    local level, time = levels[place], times[place]
-    if now > time then
-      level = math.max(level - (now - time) * leak, 0)
-      time = now
-    end
-    local wait = 0
-    if amount > capacity then
-      wait = -1
+
+  -- What each bucket holds and whether it lets the amount pass.
+  local newest, at, older, arg = {}, {}, {}, next_arg + 2
+  for bucket = 1, buckets do
+    local place, capacity = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
+    local kind, pace = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+    local slot, wait = #answer, 0
+    if kind == SLOTS then
+      local running
+      running, wait = slot_wait(KEYS[place], capacity, ARGV[arg + 4])
+      answer[slot + 1], answer[slot + 2], answer[slot + 3] = running * MICRO, now, last_deadline(KEYS[place]) - now
+      arg = arg + 5
     else
-      local excess = level + amount * MICRO - capacity * MICRO
-      if excess > 0 then
-        wait = math.ceil(excess / leak)
+      local total
+      newest[bucket], at[bucket], older[bucket], total = as_of(place, kind, pace)
+      if amount > capacity then
+        wait = -1
+      else
+        local excess = total + amount * MICRO - capacity * MICRO
+        if excess > 0 then
+          wait = wait_for(excess, kind, pace, at[bucket], older[bucket])
+        end
       end
+      answer[slot + 1], answer[slot + 2] = total, math.max(at[bucket], now)
+      answer[slot + 3] = empty_after(kind, pace, at[bucket], total)
+      arg = arg + 4
     end
+    answer[slot + 4] = wait
     if wait ~= 0 then
-      answer[verdict] = 0
+      allowed = 0
     end
-    answer[#answer + 1] = level
-    answer[#answer + 1] = time
-    answer[#answer + 1] = wait
   end
 
-  if answer[verdict] == 1 then
-    local slot = verdict + 1
-    for arg = first_bucket, next_arg - 1, 3 do
-      local place, leak = tonumber(ARGV[arg]), tonumber(ARGV[arg + 2])
-      answer[slot] = answer[slot] + amount * MICRO
-      levels[place], times[place], changed[place] = answer[slot], answer[slot + 1], leak
-      slot = slot + 3
+  answer[verdict] = allowed
+  if allowed == 1 then
+    local slot, needed = verdict, amount * MICRO
+    arg = next_arg + 2
+    for bucket = 1, buckets do
+      local place, kind, pace = tonumber(ARGV[arg]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+      if kind == SLOTS then
+        answer[slot + 3] = take_slot(KEYS[place], pace, ARGV[arg + 4]) - now
+        answer[slot + 1] = redis.call('ZCARD', KEYS[place]) * MICRO
+        arg = arg + 5
+      else
+        local micro, time, portions = plus(needed, kind, pace, newest[bucket], at[bucket], older[bucket])
+        micros[place], times[place], earlier[place] = micro, time, portions
+        answer[slot + 1], answer[slot + 2] = answer[slot + 1] + needed, math.max(time, now)
+        changed[place] = empty_after(kind, pace, time, answer[slot + 1])
+        answer[slot + 3] = changed[place]
+        arg = arg + 4
+      end
+      slot = slot + 4
     end
   end
+  next_arg = arg
 end
 
-for place, leak in pairs(changed) do
-  local expiry = math.ceil(levels[place] / leak) + SLACK_MS
-  redis.call('SET', KEYS[place], string.format('%.0f:%.0f', levels[place], times[place]), 'PX', string.format('%.0f', expiry))
+for place, expiry in pairs(changed) do
+  local text = string.format('%.0f:%.0f', micros[place], times[place])
+  local portions = earlier[place]
+  if portions then
+    for i = 1, #portions, 2 do
+      text = text .. string.format(',%.0f:%.0f', portions[i], portions[i + 1])
+    end
+  end
+  redis.call('SET', KEYS[place], text, 'PX', string.format('%.0f', expiry + SLACK_MS))
 end
 return answer

@@ -209,8 +209,8 @@ impl Comparable for LedgerAnswer {
     /// Later answers show the pool as it is by then; the charge must be the same.
     fn clone_with_pool_of(&self, other: &LedgerAnswer) -> LedgerAnswer {
         match (self, other) {
-            (Self::Decided(Outcome::Charged { charge, at, .. }), Self::Decided(Outcome::Charged { pool, .. })) => {
-                Self::Decided(Outcome::Charged { charge: charge.clone(), pool: pool.clone(), at: *at })
+            (Self::Decided(Outcome::Charged { charge, at, .. }), Self::Decided(Outcome::Charged { pool, changed, .. })) => {
+                Self::Decided(Outcome::Charged { charge: charge.clone(), pool: pool.clone(), at: *at, changed: *changed })
             }
             _ => self.clone(),
         }

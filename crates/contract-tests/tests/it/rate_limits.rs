@@ -2,7 +2,9 @@
 
 use adapter_embedded::MemoryRateLimits;
 use adapter_redis::RedisRateLimits;
-use contract_tests::rate_limits as suite;
+use contract_tests::rate_limits::{self as suite, histories};
+use ports::Clock;
+use proptest::prelude::*;
 use std::time::Duration;
 
 macro_rules! on_each_adapter {
@@ -31,9 +33,63 @@ on_each_adapter!(
     what_is_given_back_can_be_taken_again_and_a_bucket_is_never_below_empty,
     buckets_that_differ_in_any_part_are_different_buckets,
     a_changed_rule_keeps_what_is_in_the_bucket,
+    slots_are_taken_with_the_amounts_or_not_at_all,
     the_stated_wait_is_enough,
     racing_callers_get_exactly_the_capacity,
 );
+
+fn clock() -> Clock {
+    Clock::manual("2026-11-21T12:00:00Z".parse().unwrap())
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+/// Redis at the time of a manual clock, under a prefix that is removed after `test`.
+async fn on_redis<T>(clock: &Clock, test: impl AsyncFnOnce(&RedisRateLimits) -> T) -> T {
+    let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
+    let result = test(&connect(&prefix).await.on_clock(clock.clone())).await;
+    remove(&prefix).await;
+    result
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Amounts from nothing to 2^53 − 1, pauses from a millisecond to days, a clock that steps back, rules that change on the way.
+    #[test]
+    fn redis_the_rule_and_an_exact_model_agree_on_every_history(history in histories::any_history()) {
+        let clock = clock();
+        run(on_redis(&clock, async |limits| {
+            histories::the_store_the_rule_and_an_exact_model_agree(limits, &clock, history).await
+        }))?;
+    }
+
+    #[test]
+    fn holds_in_redis_never_exceed_their_limit(capacity in 1i64..6, steps in histories::any_holds()) {
+        let clock = clock();
+        run(on_redis(&clock, async |limits| histories::running_holds_never_exceed_their_limit(limits, &clock, capacity, steps).await))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_the_rule_and_an_exact_model_agree_on_every_history(history in histories::any_history()) {
+        let clock = clock();
+        let limits = MemoryRateLimits::new(clock.clone());
+        run(histories::the_store_the_rule_and_an_exact_model_agree(&limits, &clock, history))?;
+    }
+
+    #[test]
+    fn holds_in_memory_never_exceed_their_limit(capacity in 1i64..6, steps in histories::any_holds()) {
+        let clock = clock();
+        let limits = MemoryRateLimits::new(clock.clone());
+        run(histories::running_holds_never_exceed_their_limit(&limits, &clock, capacity, steps))?;
+    }
+}
 
 /// More patient than production: the suites share the machine with everything else.
 async fn connect(prefix: &str) -> RedisRateLimits {

@@ -163,6 +163,9 @@ pub enum Outcome {
         charge: Box<Charge>,
         pool: PoolView,
         at: DateTime<Utc>,
+        /// This request did it. Not stored: whoever reads a stored answer did not.
+        #[serde(skip)]
+        changed: bool,
     },
     PoolChanged {
         pool: Box<Pool>,
@@ -446,12 +449,16 @@ fn period_event(
 fn already(state: &LedgerState, charge: Charge, at: DateTime<Utc>) -> Decision {
     let pool = state.pools.get(&pool_of(&charge.spec));
     let pool = pool.map_or(PoolView { total: Tokens::ZERO, remaining: Tokens::ZERO, debt: Tokens::ZERO, resets_at: None }, PoolView::of);
-    refused(Outcome::Charged { charge: Box::new(charge), pool, at })
+    refused(Outcome::Charged { charge: Box::new(charge), pool, at, changed: false })
 }
 
 fn charged(state: &LedgerState, id: ChargeId, events: Vec<NewEvent>, at: DateTime<Utc>) -> Decision {
     let Some(charge) = state.charges.get(&id).cloned() else { return Decision { outcome: Outcome::ChargeNotFound, events } };
-    Decision { events, ..already(state, charge, at) }
+    let mut decision = Decision { events, ..already(state, charge, at) };
+    if let Outcome::Charged { changed, .. } = &mut decision.outcome {
+        *changed = true;
+    }
+    decision
 }
 
 fn pool_changed(state: &LedgerState, key: &PoolKey, created: bool, events: Vec<NewEvent>, at: DateTime<Utc>) -> Decision {

@@ -1,10 +1,10 @@
-//! Leaky buckets in memory on the test's clock.
+//! Buckets in memory on the test's clock.
 
 use async_trait::async_trait;
-use domain::leaky_bucket::{Level, Take as Decision};
+use domain::bucket::{Ask, Reading, State, Wait};
 use ports::{
     Clock, Result, StoreError,
-    rate_limits::{Bucket, BucketKey, BucketLevel, RateLimits, Take, TakeAnswer},
+    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
 };
 use std::{
     collections::HashMap,
@@ -14,25 +14,29 @@ use std::{
     },
 };
 
+type States = HashMap<BucketKey, State>;
+
 pub struct FakeBuckets {
     clock: Clock,
-    pub levels: Mutex<HashMap<BucketKey, Level>>,
+    states: Mutex<States>,
     pub takes: AtomicUsize,
     pub away: AtomicBool,
 }
 
 impl FakeBuckets {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, levels: Mutex::default(), takes: AtomicUsize::new(0), away: AtomicBool::new(false) }
+        Self { clock, states: Mutex::default(), takes: AtomicUsize::new(0), away: AtomicBool::new(false) }
     }
 
-    /// Whole tokens in all buckets together, not drained.
+    /// Whole tokens in all buckets together, as they were when last touched.
     pub fn total(&self) -> i64 {
-        self.levels.lock().unwrap().values().map(|level| level.micro_tokens / 1_000_000).sum()
+        let states = self.states.lock().unwrap();
+        let levels = states.values().filter_map(|state| if let State::Amounts(level) = state { Some(level) } else { None });
+        levels.flat_map(|level| level.portions().collect::<Vec<_>>()).map(|portion| portion.micro_tokens / 1_000_000).sum()
     }
 
     pub fn keys(&self) -> Vec<BucketKey> {
-        self.levels.lock().unwrap().keys().cloned().collect()
+        self.states.lock().unwrap().keys().cloned().collect()
     }
 
     fn answer(&self) -> Result<i64> {
@@ -48,26 +52,26 @@ impl RateLimits for FakeBuckets {
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
         self.takes.fetch_add(1, Ordering::SeqCst);
         let now = self.answer()?;
-        let mut levels = self.levels.lock().unwrap();
-        Ok(requests.iter().map(|take| decide(&mut levels, take, now)).collect())
+        let mut states = self.states.lock().unwrap();
+        Ok(requests.iter().map(|take| decide(&mut states, take, now)).collect())
     }
 
-    async fn give_back(&self, requests: &[Take]) -> Result<()> {
+    async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
         let now = self.answer()?;
-        let mut levels = self.levels.lock().unwrap();
-        for take in requests {
-            for bucket in &take.buckets {
-                let level = levels.entry(bucket.key.clone()).or_default();
-                *level = bucket.rule.give_back(*level, take.amount, now);
+        let mut states = self.states.lock().unwrap();
+        for GiveBack { buckets, back } in requests {
+            for bucket in buckets {
+                let state = bucket.rule.give_back(state(&states, bucket), back, now);
+                states.insert(bucket.key.clone(), state);
             }
         }
         Ok(())
     }
 
-    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Level>> {
+    async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
         let now = self.answer()?;
-        let levels = self.levels.lock().unwrap();
-        Ok(buckets.iter().map(|bucket| bucket.rule.drain(levels.get(&bucket.key).copied().unwrap_or_default(), now)).collect())
+        let states = self.states.lock().unwrap();
+        Ok(buckets.iter().map(|bucket| bucket.rule.reading(&state(&states, bucket), now)).collect())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -75,27 +79,22 @@ impl RateLimits for FakeBuckets {
     }
 }
 
-fn decide(levels: &mut HashMap<BucketKey, Level>, take: &Take, now: i64) -> TakeAnswer {
-    let level = |bucket: &Bucket| levels.get(&bucket.key).copied().unwrap_or_default();
-    let decisions: Vec<Decision> = take.buckets.iter().map(|bucket| bucket.rule.take(level(bucket), take.amount, now)).collect();
-    let allowed = decisions.iter().all(|decision| matches!(decision, Decision::Allowed(_)));
-    let answers: Vec<BucketLevel> = take
-        .buckets
-        .iter()
-        .zip(&decisions)
-        .map(|(bucket, decision)| {
-            let before = bucket.rule.drain(level(bucket), now);
-            match decision {
-                Decision::Allowed(after) => BucketLevel { level: if allowed { *after } else { before }, wait_ms: Some(0) },
-                Decision::Refused { wait_ms } => BucketLevel { level: before, wait_ms: Some(*wait_ms) },
-                Decision::Never => BucketLevel { level: before, wait_ms: None },
-            }
-        })
-        .collect();
+fn state(states: &States, bucket: &Bucket) -> State {
+    states.get(&bucket.key).cloned().unwrap_or_else(|| bucket.rule.empty())
+}
+
+fn decide(states: &mut States, Take { buckets, ask }: &Take, now: i64) -> TakeAnswer {
+    let wait = |bucket: &Bucket| bucket.rule.wait(&state(states, bucket), ask, now);
+    let waits: Vec<Wait> = buckets.iter().map(wait).collect();
+    let allowed = waits.iter().all(|wait| *wait == Wait::Passes);
+    let levels = buckets.iter().zip(waits).map(|(bucket, wait)| BucketLevel { reading: touch(states, bucket, ask, allowed, now), wait });
+    TakeAnswer { allowed, levels: levels.collect() }
+}
+
+fn touch(states: &mut States, bucket: &Bucket, ask: &Ask, allowed: bool, now: i64) -> Reading {
     if allowed {
-        for (bucket, answer) in take.buckets.iter().zip(&answers) {
-            levels.insert(bucket.key.clone(), answer.level);
-        }
+        let taken = bucket.rule.take(state(states, bucket), ask, now);
+        states.insert(bucket.key.clone(), taken);
     }
-    TakeAnswer { allowed, levels: answers }
+    bucket.rule.reading(&state(states, bucket), now)
 }

@@ -1,0 +1,243 @@
+use super::*;
+use proptest::prelude::*;
+
+fn tokens(amount: i64) -> Tokens {
+    Tokens::new(amount).unwrap()
+}
+
+fn ask(amount: i64) -> Ask {
+    Ask { amount: tokens(amount), hold: None }
+}
+
+fn back(amount: i64, held_for_ms: i64) -> Return {
+    Return { amount: tokens(amount), hold: None, held_for_ms }
+}
+
+fn draining(capacity: i64, rate: &str) -> BucketRule {
+    BucketRule::draining(capacity, rate.parse().unwrap())
+}
+
+/// Takes if it passes.
+fn try_take(rule: &BucketRule, state: &mut State, amount: i64, now_ms: i64) -> Wait {
+    let wait = rule.wait(state, &ask(amount), now_ms);
+    if wait == Wait::Passes {
+        *state = rule.take(state.clone(), &ask(amount), now_ms);
+    }
+    wait
+}
+
+fn used_micro(rule: &BucketRule, state: &State, now_ms: i64) -> i64 {
+    rule.reading(state, now_ms).used_micro
+}
+
+fn every_rule() -> [BucketRule; 3] {
+    [draining(10, "3"), BucketRule::fixed_window(10, 60), BucketRule::sliding_window(10, 60)]
+}
+
+#[test]
+fn a_call_each_190_ms_still_drains_at_the_full_rate() {
+    // The predecessor lost the fraction of each step: 10 tokens/s became 5.3.
+    let rule = draining(1_000, "10");
+    let mut state = rule.take(rule.empty(), &ask(1_000), 0);
+    for step in 1..=100 {
+        state = rule.take(state, &ask(0), step * 190);
+    }
+    assert_eq!(used_micro(&rule, &state, 19_000), (1_000 - 190) * MICRO);
+}
+
+#[test]
+fn a_new_bucket_lets_the_whole_capacity_pass_at_once() {
+    // The predecessor's token bucket started empty: everybody's first call was refused.
+    for rule in every_rule() {
+        assert_eq!(try_take(&rule, &mut rule.empty(), 10, 1_700_000_000_000), Wait::Passes);
+    }
+}
+
+#[test]
+fn a_clock_that_steps_back_frees_nothing_twice_and_the_wait_knows_it() {
+    let rule = draining(100, "10");
+    let mut state = rule.take(rule.empty(), &ask(100), 10_000);
+    assert_eq!(used_micro(&rule, &state, 5_000), 100 * MICRO);
+    assert_eq!(try_take(&rule, &mut state, 10, 9_000), Wait::Millis(2_000));
+    assert_eq!(try_take(&rule, &mut state, 10, 11_000), Wait::Passes);
+    for rule in [BucketRule::fixed_window(10, 60), BucketRule::sliding_window(10, 60)] {
+        let mut state = rule.take(rule.empty(), &ask(10), 100_000);
+        assert_eq!(try_take(&rule, &mut state, 1, 90_000), Wait::Millis(70_000));
+        assert_eq!(try_take(&rule, &mut state, 1, 160_000), Wait::Passes);
+    }
+}
+
+#[test]
+fn a_request_above_the_capacity_can_never_pass() {
+    for rule in every_rule() {
+        assert_eq!(rule.wait(&rule.empty(), &ask(11), 0), Wait::Never);
+        assert_eq!(rule.wait(&rule.empty(), &ask(Tokens::MAX.get()), 0), Wait::Never);
+    }
+}
+
+#[test]
+fn the_stated_wait_is_exactly_enough() {
+    for rule in every_rule() {
+        let mut state = rule.empty();
+        for (amount, now_ms) in [(3, 1_000_000), (3, 1_004_000), (4, 1_004_500)] {
+            try_take(&rule, &mut state, amount, now_ms);
+        }
+        try_take(&rule, &mut state, 9, 1_004_600);
+        let Wait::Millis(wait_ms) = rule.wait(&state, &ask(10), 1_004_700) else { panic!("{rule:?} is not full") };
+        assert!(matches!(rule.wait(&state, &ask(10), 1_004_700 + wait_ms - 1), Wait::Millis(1)), "{rule:?}");
+        assert_eq!(rule.wait(&state, &ask(10), 1_004_700 + wait_ms), Wait::Passes, "{rule:?}");
+    }
+    let rule = draining(10, "3");
+    let full = rule.take(rule.empty(), &ask(10), 0);
+    assert_eq!(rule.wait(&full, &ask(4), 0), Wait::Millis(1_334));
+}
+
+#[test]
+fn a_fixed_window_starts_with_its_first_take_and_ends_at_once() {
+    let rule = BucketRule::fixed_window(10, 60);
+    let mut state = rule.empty();
+    assert_eq!(try_take(&rule, &mut state, 4, 1_030_000), Wait::Passes);
+    assert_eq!(try_take(&rule, &mut state, 6, 1_089_999), Wait::Passes);
+    assert_eq!(try_take(&rule, &mut state, 1, 1_089_999), Wait::Millis(1));
+    assert_eq!(try_take(&rule, &mut state, 10, 1_090_000), Wait::Passes);
+    assert_eq!(rule.reading(&state, 1_100_000), Reading { used_micro: 10 * MICRO, at_ms: 1_100_000, empty_after_ms: 50_000 });
+}
+
+#[test]
+fn a_sliding_window_frees_each_amount_a_window_after_it_was_taken() {
+    let rule = BucketRule::sliding_window(10, 60);
+    let mut state = rule.empty();
+    assert_eq!(try_take(&rule, &mut state, 4, 1_000_000), Wait::Passes);
+    assert_eq!(try_take(&rule, &mut state, 6, 1_050_000), Wait::Passes);
+    assert_eq!(try_take(&rule, &mut state, 4, 1_055_000), Wait::Millis(5_000));
+    assert_eq!(try_take(&rule, &mut state, 5, 1_055_000), Wait::Millis(55_000));
+    assert_eq!(try_take(&rule, &mut state, 4, 1_060_000), Wait::Passes);
+    assert_eq!(used_micro(&rule, &state, 1_110_000), 4 * MICRO);
+}
+
+#[test]
+fn what_has_left_by_itself_is_not_given_back_again() {
+    let rule = draining(100, "10");
+    let state = rule.take(rule.empty(), &ask(60), 0);
+    assert_eq!(used_micro(&rule, &rule.give_back(state.clone(), &back(60, 0), 0), 0), 0);
+    // After 5 s 50 have drained; another 40 came. 10 of the 60 are still there.
+    let state = rule.take(state, &ask(40), 5_000);
+    assert_eq!(used_micro(&rule, &rule.give_back(state, &back(60, 5_000), 5_000), 5_000), 40 * MICRO);
+    let rule = BucketRule::fixed_window(100, 60);
+    let first = rule.take(rule.empty(), &ask(60), 1_000_000);
+    let second = rule.take(first.clone(), &ask(30), 1_060_000);
+    assert_eq!(used_micro(&rule, &rule.give_back(first, &back(60, 10_000), 1_010_000), 1_010_000), 0);
+    assert_eq!(used_micro(&rule, &rule.give_back(second, &back(60, 61_000), 1_061_000), 1_061_000), 30 * MICRO);
+    let rule = BucketRule::sliding_window(100, 60);
+    let mut state = rule.take(rule.empty(), &ask(30), 1_000_000);
+    state = rule.take(state, &ask(50), 1_030_000);
+    let returned = rule.give_back(state.clone(), &back(30, 40_000), 1_040_000);
+    assert_eq!((used_micro(&rule, &returned, 1_040_000), used_micro(&rule, &returned, 1_060_000)), (50 * MICRO, 50 * MICRO));
+    let returned = rule.give_back(state, &back(50, 10_000), 1_040_000);
+    assert_eq!((used_micro(&rule, &returned, 1_040_000), used_micro(&rule, &returned, 1_060_000)), (30 * MICRO, 0));
+}
+
+#[test]
+fn a_changed_algorithm_keeps_the_usage_so_far() {
+    let rules = every_rule();
+    for before in rules {
+        for after in rules {
+            let mut state = before.take(before.empty(), &ask(8), 1_000_000);
+            assert_eq!(used_micro(&after, &state, 1_000_000), 8 * MICRO, "{before:?} to {after:?}");
+            assert_ne!(try_take(&after, &mut state, 3, 1_000_000), Wait::Passes, "{before:?} to {after:?}");
+            assert_eq!(try_take(&after, &mut state, 2, 1_000_000), Wait::Passes, "{before:?} to {after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shrunk_capacity_shows_no_negative_remainder() {
+    let state = draining(100, "1").take(draining(100, "1").empty(), &ask(90), 0);
+    let smaller = draining(50, "1");
+    let reading = smaller.reading(&state, 0);
+    assert_eq!((smaller.used(reading), smaller.remaining(reading)), (tokens(50), Tokens::ZERO));
+    assert_eq!(smaller.wait(&state, &ask(1), 0), Wait::Millis(41_000));
+}
+
+#[test]
+fn a_slot_is_free_again_when_its_hold_ends_or_its_deadline_is_over() {
+    let rule = BucketRule::slots(2);
+    let hold = |id: u128, ttl_ms| Ask { amount: tokens(1_000_000), hold: Some(HoldSlot { id: Uuid::from_u128(id), ttl_ms }) };
+    let mut state = rule.empty();
+    for (id, ttl_ms) in [(1, 1_000), (2, 5_000)] {
+        assert_eq!(rule.wait(&state, &hold(id, ttl_ms), 0), Wait::Passes);
+        state = rule.take(state, &hold(id, ttl_ms), 0);
+    }
+    assert_eq!(rule.wait(&state, &hold(3, 1), 400), Wait::Millis(600));
+    assert_eq!(rule.wait(&state, &hold(2, 1), 400), Wait::Passes, "the second hold has its slot already");
+    assert_eq!(rule.wait(&state, &ask(5), 400), Wait::Passes, "what is no hold needs no slot");
+    assert_eq!(BucketRule::slots(1).wait(&state, &hold(3, 1), 400), Wait::Millis(4_600));
+    let freed = rule.give_back(state.clone(), &Return { hold: Some(Uuid::from_u128(2)), ..back(0, 0) }, 400);
+    assert_eq!(rule.wait(&freed, &hold(3, 1), 400), Wait::Passes);
+    let unknown = rule.give_back(state.clone(), &Return { hold: Some(Uuid::from_u128(9)), ..back(0, 0) }, 400);
+    assert_eq!(rule.wait(&unknown, &hold(3, 1), 400), Wait::Millis(600), "a slot is never given back for another hold");
+    state = rule.take(state, &hold(3, 9_000), 1_000);
+    assert_eq!(rule.reading(&state, 1_000), Reading { used_micro: 2 * MICRO, at_ms: 1_000, empty_after_ms: 9_000 });
+}
+
+#[test]
+fn a_share_of_a_limit_is_never_nothing() {
+    let share = draining(100, "9").share(8);
+    assert_eq!((share.capacity(), share.pace()), (12, Pace::Drain { micro_per_ms: 1_125 }));
+    assert_eq!(BucketRule::slots(3).share(8).capacity(), 1);
+    assert_eq!(draining(5, "0.001").share(0), draining(5, "0.001"));
+}
+
+proptest! {
+    /// The promise of a sliding window, against a log of every take: no span of its length ever holds more than the capacity,
+    /// and what has been there for a window and one part of it is gone.
+    #[test]
+    fn no_span_of_a_window_holds_more_than_the_capacity(
+        capacity in 1i64..200, window_secs in 1i64..100, steps in prop::collection::vec((0i64..30_000, 1i64..100), 1..80),
+    ) {
+        let rule = BucketRule::sliding_window(capacity, window_secs);
+        let (mut state, mut now_ms, mut log) = (rule.empty(), 1_000_000_000i64, Vec::<(i64, i64)>::new());
+        let since = |log: &[(i64, i64)], from_ms: i64| log.iter().filter(|(at_ms, _)| *at_ms > from_ms).map(|(_, amount)| amount).sum::<i64>();
+        for (pause, amount) in steps {
+            now_ms += pause;
+            let passes = try_take(&rule, &mut state, amount, now_ms) == Wait::Passes;
+            if passes {
+                log.push((now_ms, amount));
+                prop_assert!(since(&log, now_ms - window_secs * 1_000) <= capacity);
+            } else if amount <= capacity {
+                prop_assert!(since(&log, now_ms - window_secs * 1_050) + amount > capacity);
+            }
+        }
+    }
+
+    /// However a drain is divided into steps, it is the same drain; and nothing given back frees more than a world without the take.
+    #[test]
+    fn returning_never_frees_more_than_never_having_taken(
+        rate in 1i64..100_000, steps in prop::collection::vec((0i64..5_000, 1i64..300), 1..30), which in any::<prop::sample::Index>(),
+        pace in 0usize..3,
+    ) {
+        let rule = match pace {
+            0 => BucketRule::draining(MAX_CAPACITY, Thousandths::new(rate).unwrap()),
+            1 => BucketRule::fixed_window(MAX_CAPACITY, 7),
+            _ => BucketRule::sliding_window(MAX_CAPACITY, 7),
+        };
+        let returned = which.index(steps.len());
+        let (mut with, mut without, mut now_ms, mut taken_at_ms) = (rule.empty(), rule.empty(), 1_000_000i64, 0);
+        for (index, (pause, amount)) in steps.iter().enumerate() {
+            now_ms += pause;
+            with = rule.take(with, &ask(*amount), now_ms);
+            if index == returned {
+                taken_at_ms = now_ms;
+            } else {
+                without = rule.take(without, &ask(*amount), now_ms);
+            }
+        }
+        let amount = steps[returned].1;
+        let with = rule.give_back(with, &back(amount, now_ms - taken_at_ms), now_ms);
+        // A window that started with the returned take would have started later without it: compared only where both agree.
+        if pace != 1 {
+            prop_assert!(used_micro(&rule, &with, now_ms) >= used_micro(&rule, &without, now_ms));
+        }
+        prop_assert!(used_micro(&rule, &with, now_ms) >= 0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Every kind of limit through the front door, on both sets of stores.
+
+use crate::harness::{Client, Process, Setup, World};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+async fn each_kind_of_limit_holds(process: &Process) {
+    let admin = process.client();
+    let user = Uuid::new_v4();
+    let client = admin.key_for(user, None).await;
+    admin
+        .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 100_000, "reason": "test"}))
+        .await
+        .expect(201);
+    admin.delete("/api/v1/admin/limits/user-default").await.expect(204);
+    for limit in [
+        json!({"scope": "USER", "algorithm": "TOKEN_BUCKET", "capacity": 100, "leakRatePerSecond": 0.001}),
+        json!({"scope": "USER", "algorithm": "FIXED_WINDOW", "capacity": 200, "windowSeconds": 3_600}),
+        json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 300, "windowSeconds": 86_400}),
+        json!({"scope": "USER", "algorithm": "LEAKY_BUCKET", "capacity": 400, "leakRatePerSecond": 0.001}),
+    ] {
+        // One limit that becomes another: the usage so far stays, the room is what the capacity grew by.
+        let put = admin.put("/api/v1/admin/limits/changing", limit.clone()).await;
+        assert!(put.status.is_success(), "{:#}", put.body);
+        consume(&client, 100).await.expect(200);
+        let refused = consume(&client, 1).await.expect(429);
+        assert_eq!((&refused.body["policy"], &refused.body["remaining"]), (&json!("changing"), &json!(0)), "{limit}");
+    }
+    let never = consume(&client, 401).await.expect(429);
+    assert_eq!((&never.body["never"], never.header("retry-after")), (&json!(true), ""));
+    let absurd = json!({"scope": "USER", "algorithm": "FIXED_WINDOW", "capacity": 1, "windowSeconds": 100_000_000});
+    let refused = admin.put("/api/v1/admin/limits/changing", absurd).await.expect(400);
+    assert_eq!(refused.body["errors"][0]["field"], "windowSeconds");
+    admin.delete("/api/v1/admin/limits/changing").await.expect(204);
+    holds_are_counted(&admin, &client).await;
+    named_limits(&admin).await;
+}
+
+async fn consume(client: &Client, tokens: i64) -> crate::harness::Answer {
+    client.post("/api/v1/tokens/consume", json!({"provider": "openai", "tokens": tokens})).await
+}
+
+async fn holds_are_counted(admin: &Client, client: &Client) {
+    admin.put("/api/v1/admin/limits/running", json!({"scope": "KEY", "algorithm": "CONCURRENCY", "capacity": 2})).await.expect(201);
+    let tokens = json!({"scope": "KEY", "algorithm": "SLIDING_WINDOW", "capacity": 1_000, "windowSeconds": 3_600});
+    admin.put("/api/v1/admin/limits/tokens", tokens).await.expect(201);
+    let reserve = |ttl: i64| client.post("/api/v1/tokens/reserve", json!({"provider": "openai", "tokens": 300, "ttlSeconds": ttl}));
+    let first = reserve(60).await.expect(201).str("chargeId");
+    let second = reserve(60).await.expect(201).str("chargeId");
+    let refused = reserve(60).await.expect(429);
+    assert_eq!((&refused.body["policy"], &refused.body["scope"]), (&json!("running"), &json!("KEY")));
+    client.post("/api/v1/tokens/release", json!({"chargeId": first})).await.expect(200);
+    client.post("/api/v1/tokens/settle", json!({"chargeId": second, "tokens": 50})).await.expect(200);
+    assert_eq!(used(client, "tokens").await, json!(50), "the end of a hold gives back what it did not use");
+    // Its client is never heard of again.
+    reserve(1).await.expect(201);
+    reserve(60).await.expect(201);
+    reserve(60).await.expect(429);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    reserve(60).await.expect(201);
+}
+
+async fn used(client: &Client, limit: &str) -> Value {
+    let quota = client.get("/api/v1/tokens/quota?provider=openai").await.expect(200);
+    let bucket = quota.body["buckets"].as_array().unwrap().iter().find(|bucket| bucket["limit"] == limit).cloned();
+    bucket.unwrap_or_else(|| panic!("no {limit} in {:#}", quota.body))["used"].clone()
+}
+
+async fn named_limits(admin: &Client) {
+    let service = admin.key_for(Uuid::new_v4(), Some(&["limits:take"])).await;
+    let take =
+        |limits: Value, amount: i64| service.post("/api/v1/limits/take", json!({"limit": limits, "key": "10.0.0.1", "amount": amount}));
+    let burst = json!({"scope": "USER", "algorithm": "TOKEN_BUCKET", "capacity": 5, "leakRatePerSecond": 0.001});
+    admin.put("/api/v1/admin/limits/burst", burst).await.expect(201);
+    let answer = take(json!(["burst", "tokens"]), 4).await.expect(200);
+    assert_eq!((&answer.body["capacity"], &answer.body["remaining"]), (&json!(5), &json!(1)));
+    let refused = take(json!(["burst", "tokens"]), 2).await.expect(429);
+    assert_eq!((&refused.body["policy"], &refused.body["code"]), (&json!("burst"), &json!("rate_limited")));
+    take(json!("tokens"), 996).await.expect(200);
+    take(json!("tokens"), 1).await.expect(429);
+    take(json!("running"), 1).await.expect(400);
+    service.post("/api/v1/tokens/consume", json!({"provider": "openai", "tokens": 1})).await.expect(403);
+}
+
+#[tokio::test]
+async fn each_kind_of_limit_holds_on_the_embedded_stores() {
+    let data = tempfile::tempdir().unwrap();
+    each_kind_of_limit_holds(&Setup::embedded(data.path()).start()).await;
+}
+
+#[tokio::test]
+async fn each_kind_of_limit_holds_on_the_real_servers() {
+    let data = tempfile::tempdir().unwrap();
+    let world = World::new();
+    world.migrate(data.path());
+    each_kind_of_limit_holds(&Setup::distributed(data.path(), &world).start()).await;
+}
