@@ -4,6 +4,7 @@ use crate::{Gateway, pages, upstream};
 use axum::{
     Json, Router,
     extract::{Request, State},
+    http::HeaderName,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -83,12 +84,16 @@ const PUBLIC: [(&str, Service); 2] = [("/api/v1/tokens/status", Service::Token),
 /// Reading needs no credential, so that standard Avro tools can decode; everything else does.
 const PUBLIC_READ: [(&str, Service); 2] = [("/schema-registry", Service::Config), ("/schema-registry/{*rest}", Service::Config)];
 
+/// Usage that already happened; its headers may be part of it.
+const EVENTS: (&str, Service) = ("/api/v1/events", Service::Token);
+
 /// The key in question is this request's subject, not its credential: it alone is passed on.
 const KEY_CHECK: (&str, Service) = ("/api/v1/auth/api-keys/validate", Service::Auth);
 
 pub(crate) fn router(gateway: Arc<Gateway>, bench_echo: bool) -> Router {
     let mut router = Router::new()
         .route(KEY_CHECK.0, any(key_check))
+        .route(EVENTS.0, any(events))
         .route("/docs/errors/{code}", get(pages::error_page))
         .route("/fallback/{service}", any(pages::fallback));
     for (path, service) in GUARDED {
@@ -108,11 +113,19 @@ pub(crate) fn router(gateway: Arc<Gateway>, bench_echo: bool) -> Router {
 }
 
 async fn guarded(State(gateway): State<Arc<Gateway>>, service: Service, request: Request) -> Response {
-    let caller = match gateway.authenticator.authenticate(&gateway, request.headers()).await {
+    guarded_with(&gateway, service, request, &upstream::FORWARDED).await
+}
+
+async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    guarded_with(&gateway, EVENTS.1, request, &upstream::FORWARDED_WITH_EVENT).await
+}
+
+async fn guarded_with(gateway: &Arc<Gateway>, service: Service, request: Request, forwarded: &[HeaderName]) -> Response {
+    let caller = match gateway.authenticator.authenticate(gateway, request.headers()).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    upstream::forward(&gateway, service, Some(caller), request, &upstream::FORWARDED).await
+    upstream::forward(gateway, service, Some(caller), request, forwarded).await
 }
 
 async fn public(State(gateway): State<Arc<Gateway>>, service: Service, request: Request) -> Response {

@@ -24,6 +24,20 @@ pub(crate) const FORWARDED: [HeaderName; 6] = [
     header::IF_NONE_MATCH,
     header::USER_AGENT,
 ];
+/// A CloudEvent in binary mode has its attributes in the headers.
+pub(crate) const FORWARDED_WITH_EVENT: [HeaderName; 11] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::ACCEPT,
+    HeaderName::from_static("idempotency-key"),
+    header::USER_AGENT,
+    HeaderName::from_static("ce-specversion"),
+    HeaderName::from_static("ce-id"),
+    HeaderName::from_static("ce-source"),
+    HeaderName::from_static("ce-type"),
+    HeaderName::from_static("ce-time"),
+    HeaderName::from_static("ce-subject"),
+];
 pub(crate) const FORWARDED_WITH_KEY: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("x-api-key")];
 
 /// Where one service is.

@@ -89,6 +89,11 @@ fn invalid_transition(status: ChargeStatus) -> Problem {
         .with("chargeStatus", status.as_str())
 }
 
+fn usage_conflict() -> Problem {
+    let message = "an event with this source and id was booked with other data; the first one stays";
+    Problem::new(StatusCode::CONFLICT, "conflict", message)
+}
+
 /// An outcome that is no success, and one that this request cannot have.
 pub fn outcome(outcome: &Outcome) -> Problem {
     match outcome {
@@ -97,7 +102,12 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         Outcome::ChargeNotFound => charge_not_found(),
         Outcome::InvalidTransition { status } => invalid_transition(*status),
         Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
-        Outcome::Charged { .. } | Outcome::PoolChanged { .. } | Outcome::BudgetSet { .. } | Outcome::RefusalsRecorded => {
+        Outcome::RecordedDifferently { .. } => usage_conflict(),
+        Outcome::AlreadyRecorded { .. }
+        | Outcome::Charged { .. }
+        | Outcome::PoolChanged { .. }
+        | Outcome::BudgetSet { .. }
+        | Outcome::RefusalsRecorded => {
             Problem::internal(&StoreError::corrupt("ledger", "an answer that belongs to another kind of request"))
         }
     }

@@ -1,6 +1,6 @@
 //! Path → handler.
 
-use crate::{budgets, charges, consume, consume_batch, holds, limits, pools, quota, service::Service};
+use crate::{budgets, charges, consume, consume_batch, events, holds, limits, pools, preview, quota, service::Service};
 use axum::{
     Router,
     routing::{get, post, put},
@@ -12,6 +12,8 @@ pub fn routes(service: Arc<Service>) -> Router {
     Router::new()
         .route("/api/v1/tokens/consume", post(consume::consume))
         .route("/tokens/consume", post(consume::consume))
+        .route("/api/v1/events", post(events::ingest))
+        .route("/api/v1/tokens/preview", post(preview::preview))
         .route("/api/v1/tokens/reserve", post(holds::reserve))
         .route("/api/v1/tokens/settle", post(holds::settle))
         .route("/api/v1/tokens/release", post(holds::release))

@@ -98,6 +98,12 @@ impl Customer {
         self.request(Command::Hold { spec: self.spec(), tokens: tokens(amount), expires_at })
     }
 
+    /// Usage that names itself and happened at a time.
+    pub fn record(&self, name: [u8; 16], amount: i64, occurred_at: DateTime<Utc>) -> LedgerRequest {
+        let spec = ChargeSpec { id: ChargeId::of_usage(self.shard(), name), ..self.spec() };
+        self.request(Command::Record { spec, tokens: tokens(amount), occurred_at: Some(occurred_at) })
+    }
+
     pub fn settle(&self, charge_id: ChargeId, amount: i64) -> LedgerRequest {
         self.request(Command::Settle { charge_id, tokens: tokens(amount) })
     }

@@ -3,10 +3,12 @@
 mod budgets;
 mod concurrency;
 mod idempotency;
+mod usage;
 
 pub use budgets::*;
 pub use concurrency::*;
 pub use idempotency::*;
+pub use usage::*;
 
 use crate::customers::*;
 use chrono::{TimeDelta, Utc};

@@ -230,6 +230,24 @@ impl BucketRule {
         }
     }
 
+    /// What a take of this amount would be answered, from a reading alone. Whether it passes is exact; of a sliding window that refuses,
+    /// the wait is surely long enough and may be longer than needed.
+    pub fn preview(&self, reading: Reading, amount: Tokens) -> (Wait, Reading) {
+        if amount.get() > self.capacity {
+            return (Wait::Never, reading);
+        }
+        let used_micro = reading.used_micro + amount.get() * MICRO;
+        let excess = used_micro - self.capacity_micro();
+        if excess <= 0 {
+            return (Wait::Passes, Reading { used_micro, ..reading });
+        }
+        let wait_ms = match self.pace {
+            Pace::Drain { micro_per_ms } => level::ceil_div(excess, micro_per_ms),
+            Pace::FixedWindow { .. } | Pace::SlidingWindow { .. } | Pace::Slots => reading.empty_after_ms,
+        };
+        (Wait::Millis(wait_ms), reading)
+    }
+
     /// Whole tokens in the bucket, a started token counted as used; never above the capacity.
     pub fn used(&self, reading: Reading) -> Tokens {
         let used = (reading.used_micro + MICRO - 1) / MICRO;

@@ -65,7 +65,16 @@ impl ChargeId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// `None` for ids that were not made by [`ChargeId::new`]; such a charge does not exist.
+    /// Of usage that names itself: the same id for the same hash of its name, so that it is booked once.
+    pub const fn of_usage(shard: Shard, name_hash: [u8; 16]) -> Self {
+        let mut bytes = name_hash;
+        bytes[6] = 0x70;
+        bytes[7] = shard.index();
+        bytes[8] = (name_hash[8] & 0x3f) | 0x80;
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// `None` for ids that were not made by the two functions above; such a charge does not exist.
     pub fn shard(self) -> Option<Shard> {
         let bytes = self.0.as_bytes();
         if bytes[6] != 0x70 {

@@ -9,7 +9,7 @@ mod decide;
 mod tests;
 
 pub use decide::{
-    AllowanceChange, BudgetExhausted, Command, Decision, Outcome, PoolView, QuotaExhausted, Refusals, Request, decide, pool_view,
+    AllowanceChange, BudgetExhausted, Command, Decision, Outcome, PoolView, QuotaExhausted, Refusals, Request, decide, pool_view, preview,
 };
 
 use crate::{
@@ -68,7 +68,8 @@ impl LedgerState {
             let charge = request.command.charge().and_then(|id| self.charges.get(&id));
             match (&request.command, charge) {
                 (Command::SetBudget { key, .. }, _) => drop(owners.insert((key.payer, key.member))),
-                (Command::Consume { spec, .. } | Command::Hold { spec, .. }, _) | (_, Some(Charge { spec, .. })) => {
+                (Command::Consume { spec, .. } | Command::Hold { spec, .. } | Command::Record { spec, .. }, _)
+                | (_, Some(Charge { spec, .. })) => {
                     owners.extend([None, Some(spec.user_id)].map(|member| (spec.payer, member)));
                 }
                 _ => {}
@@ -86,7 +87,8 @@ impl LedgerState {
             let Some(key) = request.command.pool().or_else(of_charge) else { continue };
             let current = self.pools.get(&key).and_then(|pool| pool.current).map(|period| period.starts_at);
             let held_in = charge.and_then(|charge| charge.period_start).filter(|starts_at| current != Some(*starts_at));
-            let before = Some(request.now).filter(|now| current.is_some_and(|starts_at| *now < starts_at));
+            let at = request.command.occurred_at().unwrap_or(request.now);
+            let before = Some(at).filter(|at| current.is_some_and(|starts_at| *at < starts_at));
             moments.extend([held_in, before].into_iter().flatten().map(|at| (key.clone(), at)));
         }
         moments

@@ -5,7 +5,7 @@ use crate::routes::Service;
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     response::Response,
 };
 use domain::access::Caller;
@@ -66,6 +66,9 @@ impl Instances {
         request: Request,
     ) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
+        if comes_in_lines(&parts.headers) {
+            return self.send_lines(service, identity, caller, parts, body).await;
+        }
         // Whole before it is sent: an instance is not kept waiting by a slow client, and what was not received can be sent to the next.
         let body = read_body(&parts.headers, body).await?;
         let mut headers = parts.headers;
@@ -85,10 +88,33 @@ impl Instances {
                 break;
             }
         }
-        tracing::warn!(service = service.name(), reason = failure.reason(), "a service did not answer");
-        metrics::counter!("gateway_upstream_failures_total", "service" => service.name(), "reason" => failure.reason()).increment(1);
-        Err(Problem::unavailable(service.name(), failure.reason()))
+        Err(failure.problem(service))
     }
+
+    /// A body that may have no end is passed on as it comes, to one instance, while its answer comes back.
+    async fn send_lines(
+        &self,
+        service: Service,
+        identity: &Identity,
+        caller: Option<&Caller>,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, Problem> {
+        let mut headers = parts.headers;
+        headers.remove(header::CONTENT_LENGTH);
+        add_our_own(&mut headers, service, identity, caller);
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let base = &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
+        let body = reqwest::Body::wrap_stream(body.into_data_stream());
+        let sent = self.client.request(parts.method, format!("{base}{path}")).headers(headers).body(body).send().await;
+        sent.map(pass_on).map_err(|error| Failure::of(&error).problem(service))
+    }
+}
+
+fn comes_in_lines(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    ["application/x-ndjson", "application/ndjson", "application/jsonl"].iter().any(|lines| essence.eq_ignore_ascii_case(lines))
 }
 
 impl Failure {
@@ -109,6 +135,12 @@ impl Failure {
             Self::NoAnswer => method == Method::GET || method == Method::HEAD,
             Self::TimedOut => false,
         }
+    }
+
+    fn problem(&self, service: Service) -> Problem {
+        tracing::warn!(service = service.name(), reason = self.reason(), "a service did not answer");
+        metrics::counter!("gateway_upstream_failures_total", "service" => service.name(), "reason" => self.reason()).increment(1);
+        Problem::unavailable(service.name(), self.reason())
     }
 
     const fn reason(&self) -> &'static str {

@@ -15,3 +15,4 @@ mod roles;
 mod seed;
 mod settings;
 mod traces;
+mod usage_events;

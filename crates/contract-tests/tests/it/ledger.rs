@@ -34,11 +34,14 @@ on_each_adapter! {
         the_opener_may_ask_again_when_its_answer_was_lost,
         a_hold_that_ended_by_itself_still_completes_its_key,
         old_answers_are_forgotten_and_young_ones_kept,
-        the_same_charge_again_is_done_once;
+        the_same_charge_again_is_done_once,
+        late_usage_is_booked_in_the_period_in_which_it_happened,
+        usage_is_recognised_by_its_name_alone;
     two:
         an_abandoned_key_is_resumed_by_exactly_one_caller_with_a_new_lease,
         of_many_same_requests_at_once_one_is_done,
         a_key_used_in_two_shards_at_once_is_one_request_and_one_mismatch,
+        of_many_tellings_at_once_one_is_booked,
         two_writers_never_overspend_a_pool,
         a_snapshot_under_load_is_of_one_moment,
         overlapping_batches_do_not_deadlock;

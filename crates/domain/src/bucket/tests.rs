@@ -210,6 +210,23 @@ proptest! {
         }
     }
 
+    /// From a reading as from the whole state; only a sliding window's wait may be longer than needed.
+    #[test]
+    fn a_preview_is_what_the_take_is_then_answered(steps in prop::collection::vec((0i64..20_000, 1i64..13), 1..60)) {
+        for rule in every_rule() {
+            let (mut state, mut now_ms) = (rule.empty(), 1_000_000);
+            for (pause, amount) in &steps {
+                now_ms += pause;
+                let (told, after) = rule.preview(rule.reading(&state, now_ms), tokens(*amount));
+                match (told, try_take(&rule, &mut state, *amount, now_ms)) {
+                    (Wait::Millis(told), Wait::Millis(wait)) if matches!(rule.pace(), Pace::SlidingWindow { .. }) => prop_assert!(told >= wait),
+                    (told, wait) => prop_assert_eq!(told, wait),
+                }
+                prop_assert_eq!(after.used_micro, used_micro(&rule, &state, now_ms));
+            }
+        }
+    }
+
     /// However a drain is divided into steps, it is the same drain; and nothing given back frees more than a world without the take.
     #[test]
     fn returning_never_frees_more_than_never_having_taken(

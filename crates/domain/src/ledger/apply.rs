@@ -209,7 +209,8 @@ impl LedgerState {
             self.changed.pools.insert(key.clone());
         }
         let pool = self.pools.entry(key.clone()).or_insert_with(|| Pool::new(key.clone(), now));
-        pool.updated_at = now;
+        // Usage may be told late.
+        pool.updated_at = pool.updated_at.max(now);
         pool
     }
 

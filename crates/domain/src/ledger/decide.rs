@@ -33,6 +33,13 @@ pub enum Command {
         charge_id: ChargeId,
         tokens: Tokens,
     },
+    /// Books usage that already happened, whatever the balances say; what none of them covers is debt. Its charge id is made from its name.
+    Record {
+        spec: ChargeSpec,
+        tokens: Tokens,
+        /// `None` when nobody said: now.
+        occurred_at: Option<DateTime<Utc>>,
+    },
     Release {
         charge_id: ChargeId,
     },
@@ -94,16 +101,24 @@ impl Command {
     /// The pool this command moves, when that is known without reading the charge.
     pub fn pool(&self) -> Option<PoolKey> {
         match self {
-            Self::Consume { spec, .. } | Self::Hold { spec, .. } => Some(pool_of(spec)),
+            Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(pool_of(spec)),
             Self::Grant { pool, .. } | Self::SetAllowance { pool, .. } => Some(pool.clone()),
             Self::Settle { .. } | Self::Release { .. } | Self::Expire { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
+        }
+    }
+
+    /// When that happened which is told later.
+    pub const fn occurred_at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Record { occurred_at, .. } => *occurred_at,
+            _ => None,
         }
     }
 
     /// The charge this command reads or makes.
     pub const fn charge(&self) -> Option<ChargeId> {
         match self {
-            Self::Consume { spec, .. } | Self::Hold { spec, .. } => Some(spec.id),
+            Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(spec.id),
             Self::Settle { charge_id, .. } | Self::Release { charge_id } | Self::Expire { charge_id } => Some(*charge_id),
             Self::Grant { .. } | Self::SetAllowance { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
         }
@@ -173,6 +188,14 @@ pub enum Outcome {
         at: DateTime<Utc>,
     },
     RefusalsRecorded,
+    /// The usage was booked before, exactly so.
+    AlreadyRecorded {
+        charge: Box<Charge>,
+    },
+    /// Other usage was booked before under this name: the first one stays.
+    RecordedDifferently {
+        charge_id: ChargeId,
+    },
     BudgetSet {
         budget: Box<Budget>,
         created: bool,
@@ -208,6 +231,10 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
             reserve(state, spec, amount, Some(*expires_at), *now, *allowance_cap)
         }
         Command::Settle { charge_id, tokens } => settle(state, *charge_id, Amount { tokens: *tokens, cost: *cost }, *now, *allowance_cap),
+        Command::Record { spec, tokens, occurred_at } => {
+            let amount = Amount { tokens: *tokens, cost: *cost };
+            record(state, spec, amount, *occurred_at, *now, *allowance_cap)
+        }
         Command::SetBudget { key, terms } => set_budget(state, key, terms, *now),
         Command::Release { charge_id } => end_hold(state, *charge_id, EventType::ChargeReleased, *now),
         Command::Expire { charge_id } => end_hold(state, *charge_id, EventType::ChargeExpired, *now),
@@ -237,6 +264,14 @@ pub fn pool_view(pool: &Pool, now: DateTime<Utc>, allowance_cap: Option<Tokens>)
     state.pools.insert(pool.key.clone(), pool.clone());
     state.apply(&event);
     state.pools.remove(&pool.key).unwrap_or_else(|| pool.clone())
+}
+
+/// What would become of a request, by the same rule on a copy of the pool and of the payer's budgets; nothing changes.
+pub fn preview(pool: Option<Pool>, budgets: Vec<Budget>, request: &Request) -> Outcome {
+    let mut state = LedgerState::default();
+    state.pools.extend(pool.map(|pool| (pool.key.clone(), pool)));
+    state.budgets.extend(budgets.into_iter().map(|budget| (budget.key.clone(), budget)));
+    decide(&mut state, request).outcome
 }
 
 /// What a spend at `at` may take: of the allowance only that of its own period.
@@ -317,6 +352,43 @@ fn settle(state: &mut LedgerState, id: ChargeId, amount: Amount, now: DateTime<U
         ChargeStatus::Settled | ChargeStatus::Refunded if charge.settled == tokens => already(state, charge, now),
         status => refused(Outcome::InvalidTransition { status }),
     }
+}
+
+fn record(
+    state: &mut LedgerState,
+    spec: &ChargeSpec,
+    amount: Amount,
+    occurred_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+    cap: Option<Tokens>,
+) -> Decision {
+    if let Some(known) = state.charges.get(&spec.id) {
+        // By whichever key it was sent: that says nothing about the usage.
+        let same_spec = ChargeSpec { key_id: spec.key_id, ..known.spec.clone() } == *spec;
+        let same = same_spec && known.settled == amount.tokens && occurred_at.is_none_or(|at| at == known.created_at);
+        return refused(match same {
+            true => Outcome::AlreadyRecorded { charge: Box::new(known.clone()) },
+            false => Outcome::RecordedDifferently { charge_id: spec.id },
+        });
+    }
+    let at = occurred_at.unwrap_or(now);
+    let pool = state.pools.get(&pool_of(spec));
+    // All of it may become debt.
+    if pool.is_some_and(|pool| pool.debt.checked_add(amount.tokens).is_none()) || new_overflows_budgets(state, spec, amount, at) {
+        return refused(Outcome::BalanceOverflow);
+    }
+    let mut events: Vec<NewEvent> = pool.and_then(|pool| period_due(pool, now, cap)).into_iter().collect();
+    events.push(NewEvent { cost: amount.cost, ..charge_event(spec, EventType::ChargeSettled, amount.tokens, at) });
+    events.iter().for_each(|event| state.apply(event));
+    events.extend(reach_thresholds(state, spec, now));
+    charged(state, spec.id, events, now)
+}
+
+fn new_overflows_budgets(state: &LedgerState, spec: &ChargeSpec, amount: Amount, at: DateTime<Utc>) -> bool {
+    state.covering(spec).map(|budget| budget.as_of(at)).filter(|budget| budget.counts(at)).any(|budget| {
+        let used = budget.key.unit.amount(amount.tokens, amount.cost);
+        budget.after(Spent::default(), Spent { used, held: Tokens::ZERO }).is_none()
+    })
 }
 
 /// A spend is refused by the first budget without room; of several the one with the least left is named.

@@ -79,6 +79,12 @@ impl Story {
         id
     }
 
+    /// Usage that names itself, as told by anyone.
+    fn record(&mut self, name: u8, amount: i64, occurred_at: Option<DateTime<Utc>>) -> Outcome {
+        let spec = ChargeSpec { id: ChargeId::of_usage(self.pool.payer.shard(), [name; 16]), ..self.spec() };
+        self.run(Command::Record { spec, tokens: tokens(amount), occurred_at })
+    }
+
     fn settle(&mut self, charge_id: ChargeId, amount: i64) -> Outcome {
         self.run(Command::Settle { charge_id, tokens: tokens(amount) })
     }
@@ -203,6 +209,72 @@ fn a_changed_allowance_keeps_what_was_used() {
 }
 
 #[test]
+fn usage_that_happened_is_booked_once_and_the_first_telling_stays() {
+    let mut story = Story::new();
+    story.grant(100);
+    let hour_ago = story.now - TimeDelta::hours(1);
+    let at = Some(hour_ago);
+    let Outcome::Charged { charge, .. } = story.record(1, 30, at) else { panic!("new usage is booked") };
+    assert_eq!((charge.status, charge.settled, charge.created_at), (ChargeStatus::Settled, tokens(30), hour_ago));
+    assert_eq!(charge.spec.id.shard(), Some(story.pool.payer.shard()));
+    story.now += TimeDelta::days(1);
+    assert!(matches!(story.record(1, 30, at), Outcome::AlreadyRecorded { charge: known } if known == charge));
+    assert!(matches!(story.record(1, 30, None), Outcome::AlreadyRecorded { .. }), "the time was not told again");
+    assert_eq!(story.record(1, 31, at), Outcome::RecordedDifferently { charge_id: charge.spec.id });
+    assert_eq!(story.record(1, 30, Some(story.now)), Outcome::RecordedDifferently { charge_id: charge.spec.id });
+    assert_eq!((story.remaining(), story.events.len()), (70, 2));
+}
+
+#[test]
+fn late_usage_takes_from_the_period_in_which_it_happened() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    let yesterday = story.now;
+    story.consume(40);
+    story.now += TimeDelta::days(1);
+    story.consume(10);
+    story.record(1, 50, Some(yesterday));
+    assert_eq!(story.remaining(), 90, "today's allowance is not touched");
+    assert_eq!(story.state.past_periods.values().next().unwrap().balance.settled, tokens(90));
+    // What that day had not left is debt, which today's allowance pays.
+    let Outcome::Charged { charge, .. } = story.record(2, 25, Some(yesterday)) else { panic!("usage is booked") };
+    assert_eq!((charge.from_allowance, charge.debt), (tokens(10), tokens(15)));
+    assert_eq!((story.remaining(), story.pool().debt), (75, tokens(0)));
+}
+
+#[test]
+fn usage_without_a_balance_is_debt_and_no_debt_overflows() {
+    let mut story = Story::new();
+    assert!(matches!(story.record(1, 7, None), Outcome::Charged { charge, .. } if charge.debt == tokens(7)));
+    assert_eq!(story.pool().debt, tokens(7));
+    assert_eq!(story.record(2, Tokens::MAX.get(), None), Outcome::BalanceOverflow);
+    story.grant(10);
+    assert_eq!((story.pool().debt, story.remaining()), (tokens(0), 3));
+    let charge = story.hold(3);
+    story.record(3, Tokens::MAX.get() - 5, None);
+    assert_eq!(story.settle(charge, 6), Outcome::BalanceOverflow, "the hold stays as it was");
+    assert_eq!(story.state.charges[&charge].status, ChargeStatus::Held);
+}
+
+#[test]
+fn a_preview_says_what_a_consume_would_be_answered_and_changes_nothing() {
+    let mut story = Story::new();
+    story.grant(10);
+    let before = story.state.clone();
+    let ask = |story: &Story, amount| {
+        let command = Command::Consume { spec: story.spec(), tokens: tokens(amount) };
+        preview(
+            story.state.pools.get(&story.pool).cloned(),
+            Vec::new(),
+            &Request { command, now: story.now, allowance_cap: None, cost: None },
+        )
+    };
+    assert!(matches!(ask(&story, 10), Outcome::Charged { pool, .. } if pool.remaining.is_zero()));
+    assert!(matches!(ask(&story, 11), Outcome::QuotaExhausted(refusal) if refusal.remaining == tokens(10)));
+    assert_eq!((&before.pools, before.charges.len()), (&story.state.pools, story.state.charges.len()));
+}
+
+#[test]
 fn a_grant_that_overflows_changes_nothing() {
     let mut story = Story::new();
     story.grant(Tokens::MAX.get());
@@ -219,6 +291,8 @@ enum Step {
     Settle(usize, i64),
     Release(usize),
     Expire(usize),
+    /// Name, amount, and how many seconds ago.
+    Record(u8, i64, i64),
     Wait(i64),
 }
 
@@ -232,6 +306,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0usize..8, 0i64..150).prop_map(|(index, amount)| Step::Settle(index, amount)),
         (0usize..8).prop_map(Step::Release),
         (0usize..8).prop_map(Step::Expire),
+        (0u8..8, 1i64..50, 0i64..200_000).prop_map(|(name, amount, ago)| Step::Record(name, amount, ago)),
         (1i64..100_000).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 1..80)
@@ -257,6 +332,10 @@ proptest! {
                 Step::Settle(index, amount) => if let Some(id) = holds.get(index) { story.settle(*id, amount); },
                 Step::Release(index) => if let Some(id) = holds.get(index) { story.run(Command::Release { charge_id: *id }); },
                 Step::Expire(index) => if let Some(id) = holds.get(index) { story.run(Command::Expire { charge_id: *id }); },
+                Step::Record(name, amount, ago) => {
+                    let at = story.now - TimeDelta::seconds(ago);
+                    story.record(name, amount, Some(at));
+                }
                 Step::Wait(seconds) => story.now += TimeDelta::seconds(seconds),
             }
             let Some(pool) = story.state.pools.get(&story.pool) else { continue };
