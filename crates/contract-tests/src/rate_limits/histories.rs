@@ -175,19 +175,19 @@ impl Played<'_> {
         let waits: Vec<Wait> = (0..3).map(|i| self.buckets[i].rule.wait(&self.state(i), &ask, now_ms)).collect();
         let allowed = waits.iter().all(|wait| *wait == Wait::Passes);
         prop_assert_eq!(answer.allowed, allowed);
-        for i in 0..3 {
+        for (i, wait) in waits.into_iter().enumerate() {
             let rule = self.buckets[i].rule;
             let mut exact = self.exact[i].clone();
             exact.move_to(rule.pace(), i128::from(now_ms));
-            prop_assert_eq!(exact.fits(&rule, amount), waits[i] == Wait::Passes);
+            prop_assert_eq!(exact.fits(&rule, amount), wait == Wait::Passes);
             if allowed {
                 exact.take(rule.pace(), amount, i128::from(now_ms));
                 self.states[i] = Some(rule.take(self.state(i), &ask, now_ms));
                 self.exact[i] = exact.clone();
             }
-            prop_assert_eq!(answer.levels[i].wait, waits[i]);
+            prop_assert_eq!(answer.levels[i].wait, wait);
             self.agrees(i, answer.levels[i].reading, &exact, now_ms)?;
-            if let Wait::Millis(wait_ms) = waits[i] {
+            if let Wait::Millis(wait_ms) = wait {
                 exact.move_to(rule.pace(), i128::from(now_ms + wait_ms));
                 prop_assert!(wait_ms > 0 && exact.fits(&rule, amount), "{wait_ms} ms are not enough");
             }

@@ -1,7 +1,7 @@
 //! Slots of running holds: each has an id and a deadline, so that a client that crashed keeps none for ever.
 
 use super::HoldSlot;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use uuid::Uuid;
 
 /// The holds that run under one limit.
@@ -37,9 +37,9 @@ impl Slots {
             self.by_deadline.remove(&(deadline, id));
             self.deadlines.remove(&id);
         }
-        if !self.deadlines.contains_key(&hold.id) {
+        if let Entry::Vacant(free) = self.deadlines.entry(hold.id) {
             let deadline = now_ms + hold.ttl_ms.max(1);
-            self.deadlines.insert(hold.id, deadline);
+            free.insert(deadline);
             self.by_deadline.insert((deadline, hold.id));
         }
     }
