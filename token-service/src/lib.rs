@@ -25,6 +25,7 @@ mod preview;
 mod prompted;
 mod provider_call;
 mod quota;
+mod quota_stream;
 mod rate_record;
 mod refusals;
 mod routes;
@@ -35,16 +36,20 @@ mod spending;
 mod sweeper;
 mod token_kinds;
 mod unknown_outcome;
+mod webhooks;
 
 pub use provider_call::provider_client;
+pub use webhooks::Networks;
 
 use axum::Router;
 use domain::ids::Provider;
-use ports::{Clock, accounts::Accounts, answers::Answers, ledger::Ledger, rate_limits::RateLimits};
+use ports::{Clock, accounts::Accounts, answers::Answers, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits, webhooks::Webhooks};
 use service::Service;
 use service_kit::{config::LedgerWrite, settings::HotSettings, tasks::Tasks};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
+
+pub use webhooks::client as webhook_client;
 
 /// Everything this service needs from outside.
 pub struct Deps {
@@ -53,6 +58,12 @@ pub struct Deps {
     /// Buckets of this process alone, used while `rate_limits` is away.
     pub local_rate_limits: Arc<dyn RateLimits>,
     pub accounts: Arc<dyn Accounts>,
+    pub outbox: Arc<dyn Outbox>,
+    pub webhooks: Arc<dyn Webhooks>,
+    /// Where webhooks may be.
+    pub networks: Networks,
+    /// From [`webhook_client`].
+    pub webhook_http: reqwest::Client,
     pub answers: Arc<dyn Answers>,
     pub settings: HotSettings,
     pub clock: Clock,
@@ -68,11 +79,20 @@ pub struct Deps {
 /// end, then the refusals of the last second are written, then the writer stops.
 pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     let (answers, clock) = (Arc::clone(&deps.answers), deps.clock.clone());
-    let (service, writer) = Service::new(deps);
+    let courier = webhooks::deliver::Courier {
+        outbox: Arc::clone(&deps.outbox),
+        webhooks: Arc::clone(&deps.webhooks),
+        http: deps.webhook_http.clone(),
+        networks: deps.networks,
+        clock: clock.clone(),
+    };
+    let (service, writer) = Service::new(deps, tasks.token());
     let service = Arc::new(service);
     let stop_writer = CancellationToken::new();
     tasks.spawn("token-service.group-commit", writer.run(stop_writer.clone()));
     tasks.spawn("token-service.spend-facts", spend_facts::follow_revision(Arc::clone(&service), tasks.token()));
+    tasks.spawn("token-service.quota-streams", Arc::clone(&service.heads).follow(Arc::clone(&service.outbox)));
+    tasks.spawn("token-service.webhooks", courier.run(tasks.token()));
     tasks.spawn("token-service.sweeper", sweeper::sweep(Arc::clone(&service), tasks.token()));
     tasks.spawn("token-service.refusals", {
         let (service, shutdown) = (Arc::clone(&service), tasks.token());

@@ -123,25 +123,33 @@ pub async fn of_org(
 
 async fn answer(service: &Service, caller: &Caller, parsed: Result<(Payer, Provider), Problem>) -> Result<Response, Problem> {
     let (payer, provider) = parsed.inspect_err(|_| counters::quota_lookup_invalid())?;
-    let found = match sight_of(service, caller, payer).await? {
-        Some(_) => {
-            let key = PoolKey { payer, provider: provider.clone() };
-            service.ledger.find_pool(&key).await.map_err(|failure| error::store(&failure))?
+    match find(service, caller, payer, &provider).await? {
+        Some(quota) => {
+            counters::quota_looked_up(&provider, "found");
+            json_answer(StatusCode::OK, &quota)
         }
-        None => None,
-    };
-    let Some(stored) = found else {
-        counters::quota_looked_up(&provider, "not_found");
-        return Err(error::quota_not_found());
-    };
-    counters::quota_looked_up(&provider, "found");
+        None => {
+            counters::quota_looked_up(&provider, "not_found");
+            Err(error::quota_not_found())
+        }
+    }
+}
+
+/// The quota as this caller may see it; `None` when there is none to see.
+pub async fn find(service: &Service, caller: &Caller, payer: Payer, provider: &Provider) -> Result<Option<Value>, Problem> {
+    if sight_of(service, caller, payer).await?.is_none() {
+        return Ok(None);
+    }
+    let key = PoolKey { payer, provider: provider.clone() };
+    let found = service.ledger.find_pool(&key).await.map_err(|failure| error::store(&failure))?;
+    let Some(stored) = found else { return Ok(None) };
     let facts = facts_of_payer(service, payer).await?;
     let settings = service.settings.current();
     let pool = pool_view(&stored, service.clock.now(), allowance_cap(&settings, payer, &facts));
-    let buckets = buckets(service, &settings, caller, payer, &provider, &facts).await;
-    let covers = |budget: &Budget| budget.key.provider.as_ref().is_none_or(|own| *own == provider);
+    let buckets = buckets(service, &settings, caller, payer, provider, &facts).await;
+    let covers = |budget: &Budget| budget.key.provider.as_ref().is_none_or(|own| own == provider);
     let budgets = budgets::records(service, payer, caller.user_id, covers).await?;
-    json_answer(StatusCode::OK, &record(&pool, buckets, budgets))
+    serde_json::to_value(record(&pool, buckets, budgets)).map(Some).map_err(|error| Problem::internal(&error))
 }
 
 fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>, budgets: Vec<Value>) -> QuotaRecord<'_> {

@@ -1,9 +1,11 @@
 //! Path → handler.
 
-use crate::{budgets, charges, consume, consume_batch, events, holds, limits, pools, preview, quota, service::Service};
+use crate::{
+    budgets, charges, consume, consume_batch, events, holds, limits, pools, preview, quota, quota_stream, service::Service, webhooks,
+};
 use axum::{
     Router,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use std::sync::Arc;
 
@@ -21,6 +23,10 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/charges/{id}", get(charges::show))
         .route("/api/v1/tokens/quota", get(quota::of_user))
         .route("/api/v1/tokens/quota/org", get(quota::of_org))
+        .route("/api/v1/tokens/quota/stream", get(quota_stream::stream))
+        .route("/api/v1/tokens/webhooks", get(webhooks::list))
+        .route("/api/v1/tokens/webhooks/{id}", delete(webhooks::remove))
+        .route("/api/v1/tokens/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .route("/api/v1/tokens/status", get(quota::status))
         .route("/api/v1/admin/budgets", put(budgets::set).get(budgets::list))
         .route("/api/v1/limits/take", post(limits::take))
@@ -31,5 +37,9 @@ pub fn routes(service: Arc<Service>) -> Router {
 
 /// Those whose whole answer is kept under their idempotency key.
 pub fn guarded(service: Arc<Service>) -> Router {
-    Router::new().route("/api/v1/tokens/consume/batch", post(consume_batch::consume_batch)).with_state(service)
+    Router::new()
+        .route("/api/v1/tokens/consume/batch", post(consume_batch::consume_batch))
+        .route("/api/v1/tokens/webhooks", post(webhooks::create))
+        .route("/api/v1/tokens/webhooks/{id}/deliveries/{event}/redeliver", post(webhooks::redeliver))
+        .with_state(service)
 }

@@ -6,8 +6,10 @@ use crate::{
     group_commit::{GroupCommit, Writer, writer},
     idempotency::Lanes,
     provider_call::Providers,
+    quota_stream::Heads,
     refusals::RefusalFold,
     spend_facts::SpendFactsCache,
+    webhooks::Networks,
 };
 use domain::{
     ids::Payer,
@@ -19,10 +21,12 @@ use ports::{
     Clock,
     accounts::SpendFacts,
     ledger::{Idempotency, Ledger, LedgerRequest},
+    outbox::Outbox,
+    webhooks::Webhooks,
 };
 use service_kit::{problem::Problem, request_context, settings::HotSettings};
 use std::{future::Future, sync::Arc};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 pub struct Service {
@@ -35,11 +39,15 @@ pub struct Service {
     pub lanes: Lanes,
     pub providers: Providers,
     pub refusals: RefusalFold,
+    pub outbox: Arc<dyn Outbox>,
+    pub webhooks: Arc<dyn Webhooks>,
+    pub networks: Networks,
+    pub heads: Arc<Heads>,
     stories: TaskTracker,
 }
 
 impl Service {
-    pub fn new(deps: Deps) -> (Self, GroupCommit) {
+    pub fn new(deps: Deps, shutdown: CancellationToken) -> (Self, GroupCommit) {
         let (writer, group_commit) = writer(Arc::clone(&deps.ledger), deps.write);
         let service = Self {
             ledger: deps.ledger,
@@ -51,6 +59,10 @@ impl Service {
             lanes: Lanes::default(),
             providers: Providers::new(deps.http, deps.provider_urls),
             refusals: RefusalFold::default(),
+            outbox: deps.outbox,
+            webhooks: deps.webhooks,
+            networks: deps.networks,
+            heads: Arc::new(Heads::new(shutdown)),
             stories: TaskTracker::new(),
         };
         (service, group_commit)

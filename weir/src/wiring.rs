@@ -295,12 +295,18 @@ impl Start {
     }
 
     fn token_service(&self, backends: &Backends, provider_urls: BTreeMap<Provider, String>) -> Result<Router> {
+        let allowed = self.config.webhooks.allow_private_networks;
+        let networks = if allowed { token_service::Networks::Any } else { token_service::Networks::Public };
         let deps = token_service::Deps {
             ledger: Arc::clone(&backends.ledger),
             rate_limits: Arc::clone(&backends.rate_limits),
             local_rate_limits: Arc::clone(&backends.local_rate_limits),
             accounts: Arc::clone(&backends.accounts),
             answers: Arc::clone(&backends.answers),
+            outbox: Arc::clone(&backends.outbox),
+            webhooks: Arc::clone(&backends.webhooks),
+            networks,
+            webhook_http: token_service::webhook_client(networks).context("the HTTP client of the webhooks")?,
             settings: self.hot.clone(),
             clock: self.clock.clone(),
             write: self.config.ledger.write,

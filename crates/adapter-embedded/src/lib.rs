@@ -16,6 +16,7 @@ mod outbox;
 mod rate_limits;
 mod settings;
 mod usage_store;
+mod webhooks;
 
 pub use connect::{Embedded, OpenError};
 pub use rate_limits::MemoryRateLimits;

@@ -30,6 +30,12 @@ impl Outbox for Embedded {
         rows.into_iter().map(EventRow::into_outbox_row).collect()
     }
 
+    async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
+        let query = sqlx::query_as::<_, EventRow>(include_str!("../sql/read_thresholds.sql")).bind(to_json(&positions)?).bind(limit);
+        let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
+        rows.into_iter().map(EventRow::into_outbox_row).collect()
+    }
+
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let query = sqlx::query_as::<_, HeadRow>(include_str!("../sql/outbox_heads.sql"));
         let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;

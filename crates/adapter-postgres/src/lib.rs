@@ -10,6 +10,7 @@ mod news;
 mod outbox;
 mod settings;
 mod shard;
+mod webhooks;
 
 pub use connect::{Postgres, PostgresSettings};
 pub use database::create_database;

@@ -55,6 +55,15 @@ impl Outbox for Postgres {
         rows.into_iter().map(EventRow::row).collect()
     }
 
+    async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
+        let statement = sqlx::query_as(include_str!("sql/outbox/read_thresholds.sql"))
+            .bind(positions.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
+            .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
+            .bind(i64::from(limit));
+        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(EventRow::row).collect()
+    }
+
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let rows: Vec<(i16, i64, i64)> = bounded(sqlx::query_as(include_str!("sql/outbox/heads.sql")).fetch_all(&self.pool)).await?;
         let head = |(shard, last_seq, published_through)| Ok(ShardHead { shard: shard_of(shard)?, last_seq, published_through });

@@ -34,6 +34,7 @@ fn backends(stores: Embedded, clock: &Clock) -> Backends {
         accounts: shared.clone(),
         answers: shared.clone(),
         local_rate_limits: rate_limits.clone(),
+        webhooks: shared.clone(),
         rate_limits,
         event_log: shared.clone(),
         usage_store: shared,

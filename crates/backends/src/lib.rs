@@ -7,7 +7,7 @@ mod embedded;
 use anyhow::Result;
 use ports::{
     Clock, accounts::Accounts, answers::Answers, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
-    settings::SettingsStore, usage_store::UsageStore,
+    settings::SettingsStore, usage_store::UsageStore, webhooks::Webhooks,
 };
 use service_kit::config::{Config, StoresMode};
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -20,6 +20,7 @@ pub struct Backends {
     pub settings: Arc<dyn SettingsStore>,
     pub accounts: Arc<dyn Accounts>,
     pub answers: Arc<dyn Answers>,
+    pub webhooks: Arc<dyn Webhooks>,
     pub rate_limits: Arc<dyn RateLimits>,
     /// Of this process alone, for when the shared ones are away.
     pub local_rate_limits: Arc<dyn RateLimits>,

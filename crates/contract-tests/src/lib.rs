@@ -11,3 +11,4 @@ pub mod outbox;
 pub mod rate_limits;
 pub mod settings;
 pub mod usage_store;
+pub mod webhooks;

@@ -1,7 +1,15 @@
 //! What every adapter of `ports::outbox` must do.
 
 use crate::customers::*;
-use domain::{event::EventType, ids::Shard, ledger::Outcome, trace_parent::TraceParent};
+use chrono::TimeDelta;
+use domain::{
+    budget::{BudgetUnit, Threshold},
+    event::EventType,
+    ids::Shard,
+    ledger::Outcome,
+    time::Period,
+    trace_parent::TraceParent,
+};
 use ports::{
     ledger::{Ledger, LedgerRequest},
     outbox::{Outbox, ShardLease},
@@ -42,6 +50,25 @@ pub async fn a_shard_is_read_in_order_from_any_number<S: Ledger + Outbox>(store:
     assert_eq!(seqs(0, 10).await, (1..=10).collect::<Vec<_>>());
     assert_eq!(seqs(10, 100).await, (11..=25).collect::<Vec<_>>());
     assert!(seqs(25, 10).await.is_empty());
+}
+
+pub async fn thresholds_are_found_among_all_other_events<S: Ledger + Outbox>(store: &S) {
+    let (low, high) = (Customer::in_shard(Shard::new(3).unwrap()), Customer::in_shard(Shard::new(60).unwrap()));
+    for customer in [&low, &high] {
+        let key = customer.budget_key(BudgetUnit::Tokens, Period::Day);
+        let thresholds = [1, 2, 3].map(|amount| Threshold::Amount(tokens(amount)));
+        store.apply(&[customer.grant(100), customer.set_budget(&key, None, &thresholds)]).await.unwrap();
+        let later = customer.later(TimeDelta::milliseconds(1));
+        store.apply(&[later.consume(1), later.consume(1), later.consume(1), later.consume(1)]).await.unwrap();
+    }
+    let found = async |positions: &[(Shard, i64)], limit| {
+        let rows = store.read_thresholds(positions, limit).await.unwrap();
+        assert!(rows.iter().all(|row| row.kind == EventType::ThresholdReached.as_str()));
+        rows.into_iter().map(|row| (row.shard, row.seq)).collect::<Vec<_>>()
+    };
+    let (three, sixty) = (low.shard(), high.shard());
+    assert_eq!(found(&[(sixty, 0), (three, 4)], 2).await, [(sixty, 4), (sixty, 6), (three, 6), (three, 8)]);
+    assert!(found(&[(three, 8)], 10).await.is_empty());
 }
 
 pub async fn several_shards_are_read_at_once_each_from_its_own_number<S: Ledger + Outbox>(store: &S) {

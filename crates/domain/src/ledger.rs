@@ -4,6 +4,7 @@
 
 mod apply;
 mod budget_events;
+mod budgets;
 mod decide;
 #[cfg(test)]
 mod tests;

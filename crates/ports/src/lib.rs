@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod rate_limits;
 pub mod settings;
 pub mod usage_store;
+pub mod webhooks;
 
 pub use clock::Clock;
 

@@ -55,6 +55,9 @@ pub trait Outbox: Send + Sync {
         Ok(rows)
     }
 
+    /// As [`Outbox::read_many`], only of the events that webhooks are told about.
+    async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>>;
+
     /// All shards, in order.
     async fn heads(&self) -> Result<Vec<ShardHead>>;
 

@@ -32,6 +32,7 @@ pub struct Config {
     pub services: Services,
     pub identity: IdentitySecret,
     pub bench: Bench,
+    pub webhooks: Webhooks,
 }
 
 impl Default for Config {
@@ -54,6 +55,7 @@ impl Default for Config {
             services: Services::default(),
             identity: IdentitySecret::default(),
             bench: Bench::default(),
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -135,6 +137,14 @@ impl Default for Cassandra {
 pub struct Admin {
     /// The bootstrap administrator's key; generated and shown once when absent.
     pub api_key: Option<SecretString>,
+}
+
+/// Where deliveries to webhooks may go.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Also to loopback, link-local, private and reserved addresses, and by `http`: for tests and closed networks.
+    pub allow_private_networks: bool,
 }
 
 /// How charges reach the ledger.

@@ -149,6 +149,9 @@ impl Outbox for World {
         Ok(rows.map(|seq| row(shard, seq)).collect())
     }
 
+    async fn read_thresholds(&self, _: &[(Shard, i64)], _: u32) -> Result<Vec<OutboxRow>> {
+        unimplemented!("nobody here tells webhooks")
+    }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let state = self.lock();
         let head = |index| {

@@ -11,6 +11,7 @@ mod fakes;
 mod holds;
 mod idempotency;
 mod limits;
+mod live;
 mod outages;
 mod payers;
 mod pools;

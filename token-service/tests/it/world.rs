@@ -1,6 +1,6 @@
 //! A service on fakes, people to call it, and its answers.
 
-use crate::fakes::{FakeAccounts, FakeBuckets, FakeLedger};
+use crate::fakes::{FakeAccounts, FakeBuckets, FakeLedger, FakeWebhooks};
 use axum::{
     Router,
     body::Body,
@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use token_service::{Deps, provider_client, start};
+use token_service::{Deps, Networks, provider_client, start, webhook_client};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -90,6 +90,10 @@ impl World {
             local_rate_limits: Arc::new(FakeBuckets::new(stores.clock.clone())),
             accounts: Arc::clone(&stores.accounts) as _,
             answers: Arc::clone(&stores.answers) as _,
+            outbox: Arc::clone(&stores.ledger) as _,
+            webhooks: Arc::new(FakeWebhooks::default()),
+            networks: Networks::Public,
+            webhook_http: webhook_client(Networks::Public).unwrap(),
             settings: settings.clone(),
             clock: stores.clock.clone(),
             write,
@@ -118,6 +122,14 @@ impl World {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+    }
+
+    /// The body as it comes, for streams.
+    pub async fn open(&self, caller: &Caller, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Body) {
+        let request =
+            headers.iter().fold(Request::get(path).extension(caller.clone()), |request, (name, value)| request.header(*name, *value));
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        (response.status(), response.into_body())
     }
 
     pub fn post<'a>(&'a self, caller: &Caller, path: &str, body: &Value) -> impl Future<Output = Answer> + use<'a> {

@@ -8,6 +8,7 @@ mod harness;
 mod idempotency;
 mod lifecycle;
 mod limits;
+mod live;
 mod money;
 mod path;
 mod race;

@@ -134,6 +134,9 @@ impl Outbox for FakeOutbox {
         Ok(rows.take(usize::try_from(limit).unwrap()).cloned().collect())
     }
 
+    async fn read_thresholds(&self, _: &[(Shard, i64)], _: u32) -> Result<Vec<OutboxRow>> {
+        unimplemented!("nobody here tells webhooks")
+    }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let last = self.rows.last().unwrap();
         Ok(vec![ShardHead { shard: last.shard, last_seq: last.seq, published_through: *self.published_through.lock().unwrap() }])

@@ -360,6 +360,9 @@ impl Outbox for World {
         // Small pages, so that the audit has to ask more than once.
         Ok(rows.take(usize::try_from(limit).unwrap().min(7)).map(outbox_row).collect())
     }
+    async fn read_thresholds(&self, _: &[(Shard, i64)], _: u32) -> Result<Vec<OutboxRow>> {
+        unimplemented!("nobody here tells webhooks")
+    }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let data = World::read(self);
         let head =

@@ -12,3 +12,4 @@ mod rate_limits;
 mod real;
 mod settings;
 mod usage_store;
+mod webhooks;

@@ -7,6 +7,7 @@ on_each_adapter! {
     one:
         a_row_says_what_its_event_says,
         a_shard_is_read_in_order_from_any_number,
+        thresholds_are_found_among_all_other_events,
         several_shards_are_read_at_once_each_from_its_own_number,
         heads_name_every_shard_in_order_with_its_newest_number,
         a_single_owner_holds_every_shard_and_renewing_changes_nothing,

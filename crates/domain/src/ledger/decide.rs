@@ -1,9 +1,13 @@
 //! From a command to its events, or to a refusal that changes nothing.
 
-use super::{LedgerState, apply::ends_at_text, budget_events};
+use super::{
+    LedgerState,
+    apply::ends_at_text,
+    budgets::{Amount, new_overflows_budgets, overflows_budgets, reach_thresholds, refused_by_budgets, set_budget},
+};
 use crate::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetTerms, Spent},
+    budget::{Budget, BudgetKey, BudgetTerms},
     charge::{Charge, ChargeSpec, ChargeStatus, Metadata},
     event::{EventType, NewEvent},
     ids::{ChargeId, EventId, KeyId, Model, Payer, Provider, UserId},
@@ -247,13 +251,6 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
     }
 }
 
-/// What is spent, in both units.
-#[derive(Clone, Copy)]
-struct Amount {
-    tokens: Tokens,
-    cost: Option<Cost>,
-}
-
 /// The pool as it stands at `now`, a period that is due included and one that is over left out, without changing anything.
 pub fn pool_view(pool: &Pool, now: DateTime<Utc>, allowance_cap: Option<Tokens>) -> Pool {
     let Some(event) = period_due(pool, now, allowance_cap) else {
@@ -382,57 +379,6 @@ fn record(
     events.iter().for_each(|event| state.apply(event));
     events.extend(reach_thresholds(state, spec, now));
     charged(state, spec.id, events, now)
-}
-
-fn new_overflows_budgets(state: &LedgerState, spec: &ChargeSpec, amount: Amount, at: DateTime<Utc>) -> bool {
-    state.covering(spec).map(|budget| budget.as_of(at)).filter(|budget| budget.counts(at)).any(|budget| {
-        let used = budget.key.unit.amount(amount.tokens, amount.cost);
-        budget.after(Spent::default(), Spent { used, held: Tokens::ZERO }).is_none()
-    })
-}
-
-/// A spend is refused by the first budget without room; of several the one with the least left is named.
-fn refused_by_budgets(state: &LedgerState, spec: &ChargeSpec, amount: Amount, now: DateTime<Utc>) -> Option<Outcome> {
-    let budgets = state.covering(spec).map(|budget| budget.as_of(now)).filter(|budget| budget.counts(now));
-    let mut tightest: Option<BudgetExhausted> = None;
-    for budget in budgets {
-        let requested = budget.key.unit.amount(amount.tokens, amount.cost);
-        if budget.after(Spent::default(), Spent { used: requested, held: Tokens::ZERO }).is_none() {
-            return Some(Outcome::BalanceOverflow);
-        }
-        let (Some(limit), Some(remaining)) = (budget.terms.limit, budget.remaining()) else { continue };
-        if requested > remaining && tightest.as_ref().is_none_or(|other| remaining < other.remaining) {
-            let resets_at = budget.current.ends_at;
-            tightest =
-                Some(BudgetExhausted { budget: budget.key, provider: spec.provider.clone(), limit, requested, remaining, resets_at });
-        }
-    }
-    tightest.map(|budget| Outcome::BudgetExhausted(Box::new(budget)))
-}
-
-fn overflows_budgets(state: &LedgerState, charge: &Charge, amount: Amount) -> bool {
-    state.covering(&charge.spec).filter(|budget| budget.counts(charge.created_at)).any(|budget| {
-        let used = budget.key.unit.amount(amount.tokens, amount.cost);
-        budget.after(Spent::of(charge, budget.key.unit), Spent { used, held: Tokens::ZERO }).is_none()
-    })
-}
-
-/// Tells once per period about each threshold that the covering budgets have reached by now.
-fn reach_thresholds(state: &mut LedgerState, spec: &ChargeSpec, now: DateTime<Utc>) -> Vec<NewEvent> {
-    let reached = |budget: &Budget| -> Vec<NewEvent> {
-        budget.newly_reached().into_iter().map(|threshold| budget_events::threshold_reached(budget, threshold, now)).collect()
-    };
-    let events: Vec<NewEvent> = state.covering(spec).flat_map(reached).collect();
-    events.iter().for_each(|event| state.apply(event));
-    events
-}
-
-fn set_budget(state: &mut LedgerState, key: &BudgetKey, terms: &BudgetTerms, now: DateTime<Utc>) -> Decision {
-    let created = !state.budgets.contains_key(key);
-    let event = budget_events::budget_set(key, terms, now);
-    state.apply(&event);
-    let budget = state.budgets.get(key).cloned().unwrap_or_else(|| Budget::new(key.clone(), terms.clone(), now));
-    Decision { outcome: Outcome::BudgetSet { budget: Box::new(budget), created, at: now }, events: vec![event] }
 }
 
 fn end_hold(state: &mut LedgerState, id: ChargeId, kind: EventType, now: DateTime<Utc>) -> Decision {

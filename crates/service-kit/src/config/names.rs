@@ -12,7 +12,7 @@ pub enum Kind {
 
 use Kind::{Flag, List, Text, Whole};
 
-pub const ALL: [(&str, Kind); 30] = [
+pub const ALL: [(&str, Kind); 31] = [
     ("admin.api_key", Text),
     ("bench.echo", Flag),
     ("cassandra.keyspace", Text),
@@ -43,6 +43,7 @@ pub const ALL: [(&str, Kind); 30] = [
     ("stubs.openai.listen", Text),
     ("stubs.payment.listen", Text),
     ("stubs.qwen.listen", Text),
+    ("webhooks.allow_private_networks", Flag),
 ];
 
 pub fn kind(name: &str) -> Option<Kind> {

@@ -1,0 +1,1 @@
+SELECT shard, seq FROM webhook_position ORDER BY shard
