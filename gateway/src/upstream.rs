@@ -16,12 +16,14 @@ use thiserror::Error;
 use tower::ServiceExt;
 
 /// What services get to see of a client's headers. Identity, correlation and trace are ours, not the client's.
-pub(crate) const FORWARDED: [HeaderName; 6] = [
+pub(crate) const FORWARDED: [HeaderName; 7] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::ACCEPT,
     HeaderName::from_static("idempotency-key"),
     header::IF_NONE_MATCH,
+    // Where a stream is taken up again.
+    HeaderName::from_static("last-event-id"),
     header::USER_AGENT,
 ];
 /// A CloudEvent in binary mode has its attributes in the headers.

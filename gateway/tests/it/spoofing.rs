@@ -103,6 +103,7 @@ async fn only_listed_headers_are_passed_on() {
             .header("accept", "application/json")
             .header("idempotency-key", "k-1")
             .header("if-none-match", "\"1\"")
+            .header("last-event-id", "7")
             .header("user-agent", "test")
             .header("x-correlation-id", "corr-1")
             .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -114,7 +115,7 @@ async fn only_listed_headers_are_passed_on() {
         assert_eq!(headers["x-correlation-id"], "corr-1");
         let mut names: Vec<&String> = seen["headers"].as_object().unwrap().keys().collect();
         names.retain(|name| !["host", "content-length", "x-correlation-id", "traceparent", "x-weir-identity"].contains(&name.as_str()));
-        assert_eq!(names, ["accept", "content-type", "idempotency-key", "if-none-match", "user-agent"], "{place:?}");
+        assert_eq!(names, ["accept", "content-type", "idempotency-key", "if-none-match", "last-event-id", "user-agent"], "{place:?}");
         if place == crate::harness::Place::OverHttp {
             assert_eq!(seen["headers"]["x-correlation-id"], "corr-1");
             assert!(seen["headers"]["traceparent"].as_str().unwrap().contains("4bf92f3577b34da6a3ce929d0e0e4736"));
