@@ -16,6 +16,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use domain::{
+    access::Caller,
     amount::Tokens,
     charge::{Charge, ChargeStatus, Metadata},
     ids::{ChargeId, OrgId, Payer, Shard, UserId},
@@ -30,7 +31,7 @@ pub const LARGEST_PAGE: u32 = 200;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ChargeRecord<'a> {
+pub struct ChargeRecord<'a> {
     charge_id: ChargeId,
     user_id: UserId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +57,7 @@ struct ChargeRecord<'a> {
 }
 
 impl<'a> ChargeRecord<'a> {
-    fn of(charge: &'a Charge) -> Self {
+    pub fn of(charge: &'a Charge) -> Self {
         let spec = &charge.spec;
         Self {
             charge_id: spec.id,
@@ -81,6 +82,11 @@ impl<'a> ChargeRecord<'a> {
 }
 
 pub async fn show(State(service): State<Arc<Service>>, Reader(caller): Reader, Path(id): Path<String>) -> Result<Response, Problem> {
+    json_answer(StatusCode::OK, &ChargeRecord::of(&visible(&service, &caller, &id).await?))
+}
+
+/// The charge, to those who may see it; 404 to everybody else.
+pub async fn visible(service: &Service, caller: &Caller, id: &str) -> Result<Charge, Problem> {
     let id: ChargeId = id.parse().map_err(|_| Problem::field("chargeId", "invalid chargeId"))?;
     let found = match id.shard() {
         Some(_) => service.ledger.find_charge(id).await.map_err(|failure| error::store(&failure))?,
@@ -89,8 +95,8 @@ pub async fn show(State(service): State<Arc<Service>>, Reader(caller): Reader, P
     let charge = found.ok_or_else(error::charge_not_found)?;
     // What somebody did stays visible to that person, also after leaving the org that paid.
     let own = caller.user_id == Some(charge.spec.user_id) && charge.spec.payer.org().is_none_or(|org| caller.may_use_org(org));
-    if own || sight_of(&service, &caller, charge.spec.payer).await? == Some(Sight::Everything) {
-        return json_answer(StatusCode::OK, &ChargeRecord::of(&charge));
+    if own || sight_of(service, caller, charge.spec.payer).await? == Some(Sight::Everything) {
+        return Ok(charge);
     }
     Err(error::charge_not_found())
 }

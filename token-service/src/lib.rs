@@ -14,6 +14,7 @@ mod counters;
 mod dialect;
 mod error;
 mod events;
+mod explain;
 mod group_commit;
 mod holds;
 mod idempotency;

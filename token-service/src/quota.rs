@@ -22,7 +22,7 @@ use domain::{
     settings::{Algorithm, LimitScope, Settings},
     time::Period,
 };
-use ports::accounts::SpendFacts;
+use ports::{accounts::SpendFacts, rate_limits::Bucket};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_kit::{json::StrictQuery, problem::Problem};
@@ -82,7 +82,7 @@ struct Purchased {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BucketRecord {
+pub struct BucketRecord {
     limit: String,
     scope: LimitScope,
     algorithm: Algorithm,
@@ -196,7 +196,11 @@ async fn buckets(
     };
     let own_key = caller.key_id.filter(|_| caller.user_id.map(Payer::User) == Some(payer));
     let owners = Owners { payer, user, org, key: own_key.map(|key| (key.to_string(), user_tier)) };
-    let asked = applicable(settings, &owners, provider, None);
+    levels(service, settings, applicable(settings, &owners, provider, None)).await
+}
+
+/// The buckets as of now; `None` while they cannot be asked.
+pub async fn levels(service: &Service, settings: &Settings, asked: Vec<Bucket>) -> Option<Vec<BucketRecord>> {
     let now = service.clock.now();
     let readings = service.buckets.peek(&asked).await?;
     let records = asked.into_iter().zip(readings).map(|(bucket, reading)| {

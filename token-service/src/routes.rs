@@ -1,7 +1,8 @@
 //! Path → handler.
 
 use crate::{
-    budgets, charges, consume, consume_batch, events, holds, limits, pools, preview, quota, quota_stream, service::Service, webhooks,
+    budgets, charges, consume, consume_batch, events, explain, holds, limits, pools, preview, quota, quota_stream, service::Service,
+    webhooks,
 };
 use axum::{
     Router,
@@ -21,6 +22,7 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/release", post(holds::release))
         .route("/api/v1/tokens/charges", get(charges::list))
         .route("/api/v1/tokens/charges/{id}", get(charges::show))
+        .route("/api/v1/tokens/charges/{id}/explain", get(explain::explain))
         .route("/api/v1/tokens/quota", get(quota::of_user))
         .route("/api/v1/tokens/quota/org", get(quota::of_org))
         .route("/api/v1/tokens/quota/stream", get(quota_stream::stream))
@@ -28,8 +30,6 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/webhooks/{id}", delete(webhooks::remove))
         .route("/api/v1/tokens/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .route("/api/v1/tokens/status", get(quota::status))
-        .route("/api/v1/admin/budgets", put(budgets::set).get(budgets::list))
-        .route("/api/v1/limits/take", post(limits::take))
         .route("/api/v1/admin/pools", put(pools::set_allowance).get(pools::list))
         .route("/api/v1/admin/pools/grant", post(pools::grant))
         .with_state(service)
@@ -41,5 +41,7 @@ pub fn guarded(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/consume/batch", post(consume_batch::consume_batch))
         .route("/api/v1/tokens/webhooks", post(webhooks::create))
         .route("/api/v1/tokens/webhooks/{id}/deliveries/{event}/redeliver", post(webhooks::redeliver))
+        .route("/api/v1/admin/budgets", put(budgets::set).get(budgets::list))
+        .route("/api/v1/limits/take", post(limits::take))
         .with_state(service)
 }

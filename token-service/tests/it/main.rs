@@ -7,6 +7,7 @@ mod batch;
 mod budgets;
 mod consume;
 mod events;
+mod explain;
 mod fakes;
 mod holds;
 mod idempotency;

@@ -43,6 +43,11 @@ fn changes(user: Uuid) -> Vec<((Method, String), Value, Value)> {
             json!({"priority": 2, "bucketCapacityMultiplier": 1, "bucketLeakRateMultiplier": 1}),
         ),
         (
+            put("/api/v1/admin/budgets".into()),
+            json!({"userId": user, "unit": "TOKENS", "period": "DAY", "limit": 100_000}),
+            json!({"userId": user, "unit": "TOKENS", "period": "DAY", "limit": 100_001}),
+        ),
+        (
             post("/api/v1/tokens/consume"),
             json!({"userId": user, "provider": "openai", "tokens": 10}),
             json!({"userId": user, "provider": "openai", "tokens": 11}),

@@ -83,8 +83,31 @@ async fn previews_and_batches_answer_per_item(process: &Process) {
     assert_eq!(statuses, [200, 402, 400, 200, 402]);
     let told = admin.post("/api/v1/tokens/preview", item(1)).await.expect(200);
     assert_eq!((&told.body["allowed"], &told.body["status"]), (&json!(false), &json!(402)));
+    charges_are_listed_and_explained(&admin, user).await;
     let many: Vec<Value> = (0..1_001).map(|_| item(1)).collect();
     admin.post("/api/v1/tokens/consume/batch", json!({"items": many})).await.expect(400);
+}
+
+/// The two that were charged, page by page: a cursor stays good while new charges come.
+async fn charges_are_listed_and_explained(admin: &Client, user: Uuid) {
+    let page = |more: &str| format!("/api/v1/tokens/charges?userId={user}&limit=1{more}");
+    let first = admin.get(&page("")).await.expect(200);
+    let told = admin.post(EVENTS, event(user, 9, 3, &chrono::Utc::now().to_rfc3339())).await.expect(200);
+    assert_eq!(told.body["result"], "accepted");
+    let second = admin.get(&page(&format!("&cursor={}", first.str("nextCursor")))).await.expect(200);
+    assert_eq!(second.body["nextCursor"], Value::Null, "what came meanwhile is no part of what is older");
+    // Both were charged in one millisecond.
+    let mut charges = [&first.body["items"][0], &second.body["items"][0]];
+    charges.sort_by_key(|charge| charge["settled"].as_i64());
+    assert_eq!(charges.map(|charge| charge["settled"].clone()), [json!(40), json!(60)]);
+    let none = admin.get(&page("&provider=gemini")).await.expect(200);
+    assert_eq!(none.body["items"], json!([]));
+    let past = admin.get(&page("&to=2020-01-01T00:00:00Z")).await.expect(200);
+    assert_eq!(past.body["items"], json!([]));
+    let charge = charges[1];
+    let told = admin.get(&format!("/api/v1/tokens/charges/{}/explain", charge["chargeId"].as_str().unwrap())).await.expect(200);
+    assert_eq!((&told.body["paidFrom"]["purchased"], &told.body["charge"]["settled"]), (&json!(60), &json!(60)));
+    assert_eq!((&told.body["firstEvent"]["seq"], &told.body["poolNow"]["debt"]), (&charge["seq"], &json!(3)));
 }
 
 #[tokio::test]
