@@ -3,19 +3,20 @@
 use crate::{
     payer::Spend,
     rate_record::{OutageMode, RateRecord},
+    recent_uses::RecentUses,
 };
 use chrono::{DateTime, Utc};
 use domain::{
     amount::Tokens,
     bucket::{Ask, Reading, Return},
     charge::Charge,
-    ids::{Model, Payer, Provider},
+    ids::{Model, Payer, Provider, SHARDS},
     settings::{Limit, LimitScope, OnOutage, Settings, Tier},
 };
 use ports::{
     Clock, StoreError,
     accounts::SpendFacts,
-    rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take},
+    rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take, TakeAnswer, Verdict},
 };
 use std::{
     slice,
@@ -24,6 +25,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use tokio::sync::Mutex;
 
 /// Whose buckets: one owner and its tier for each scope that applies.
 pub struct Owners<'a> {
@@ -119,13 +121,17 @@ pub struct Buckets {
     store: Arc<dyn RateLimits>,
     /// Buckets of this process alone, for limits that go on locally while the store is away.
     local: Arc<dyn RateLimits>,
+    recent: RecentUses,
+    /// One turn for each shard of payers.
+    restoring: Vec<Mutex<()>>,
     clock: Clock,
     away: AtomicBool,
 }
 
 impl Buckets {
-    pub const fn new(store: Arc<dyn RateLimits>, local: Arc<dyn RateLimits>, clock: Clock) -> Self {
-        Self { store, local, clock, away: AtomicBool::new(false) }
+    pub fn new(store: Arc<dyn RateLimits>, local: Arc<dyn RateLimits>, recent: RecentUses, clock: Clock) -> Self {
+        let restoring = (0..SHARDS).map(|_| Mutex::new(())).collect();
+        Self { store, local, recent, restoring, clock, away: AtomicBool::new(false) }
     }
 
     /// All of the buckets or none; of limits on running holds only where the request is a hold.
@@ -139,14 +145,39 @@ impl Buckets {
         if take.buckets.is_empty() {
             return Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record: RateRecord::default() });
         }
-        match self.store.take(slice::from_ref(&take)).await.map(|mut answers| answers.pop()) {
-            Ok(Some(answer)) => {
+        match self.take_or_restore(&take).await {
+            Ok(answer) => {
                 self.note(None);
                 let record = RateRecord::of(&take.buckets, &answer.levels, None);
-                if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record }) } else { Asked::Refused(record) }
+                if answer.allowed() {
+                    Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record })
+                } else {
+                    Asked::Refused(record)
+                }
             }
-            Ok(None) => self.without_store(take, since, &StoreError::corrupt("rate limits", "no answer to one request")).await,
             Err(error) => self.without_store(take, since, &error).await,
+        }
+    }
+
+    /// A payer that the store does not know is restored from the ledger first, by one request of this process at a time.
+    async fn take_or_restore(&self, take: &Take) -> Result<TakeAnswer, StoreError> {
+        let answer = ask(self.store.as_ref(), take).await?;
+        let Some(payer) = take.payer().filter(|_| answer.verdict == Verdict::Forgotten) else { return Ok(answer) };
+        let _alone = match self.restoring.get(usize::from(payer.shard().index())) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        let answer = ask(self.store.as_ref(), take).await?;
+        if answer.verdict != Verdict::Forgotten {
+            return Ok(answer);
+        }
+        self.store.restore(payer, &self.recent.of(payer).await?).await?;
+        metrics::counter!("buckets_restored_total").increment(1);
+        match ask(self.store.as_ref(), take).await? {
+            TakeAnswer { verdict: Verdict::Forgotten, .. } => {
+                Err(StoreError::corrupt("rate limits", "a payer forgotten as soon as restored"))
+            }
+            answer => Ok(answer),
         }
     }
 
@@ -164,13 +195,10 @@ impl Buckets {
         take.buckets.iter_mut().for_each(|bucket| bucket.rule = bucket.rule.share(processes));
         let mode = if take.buckets.is_empty() && open { OutageMode::Open } else { OutageMode::Local };
         count_outage(mode.as_str());
-        let answer = match self.local.take(slice::from_ref(&take)).await.map(|mut answers| answers.pop()) {
-            Ok(Some(answer)) => answer,
-            // Memory always answers.
-            Ok(None) | Err(_) => return Asked::Closed { store: "memory" },
-        };
+        // Memory always answers.
+        let Ok(answer) = ask(self.local.as_ref(), &take).await else { return Asked::Closed { store: "memory" } };
         let record = RateRecord::of(&take.buckets, &answer.levels, Some(mode));
-        if answer.allowed { Asked::Allowed(Taken { take, held_by: HeldBy::Local, since, record }) } else { Asked::Refused(record) }
+        if answer.allowed() { Asked::Allowed(Taken { take, held_by: HeldBy::Local, since, record }) } else { Asked::Refused(record) }
     }
 
     /// Undoes a take whose request is known to have changed nothing. Best effort: what is lost leaves by itself.
@@ -214,6 +242,11 @@ impl Buckets {
             None => tracing::info!("the buckets can be asked again"),
         }
     }
+}
+
+async fn ask(store: &dyn RateLimits, take: &Take) -> Result<TakeAnswer, StoreError> {
+    let answer = store.take(slice::from_ref(take)).await?.pop();
+    answer.ok_or_else(|| StoreError::corrupt("rate limits", "no answer to one request"))
 }
 
 async fn give_back_to(store: &dyn RateLimits, mut buckets: Vec<Bucket>, back: Return) {

@@ -28,6 +28,7 @@ mod provider_call;
 mod quota;
 mod quota_stream;
 mod rate_record;
+mod recent_uses;
 mod refusals;
 mod routes;
 mod service;

@@ -7,6 +7,7 @@ use crate::{
     idempotency::Lanes,
     provider_call::Providers,
     quota_stream::Heads,
+    recent_uses::RecentUses,
     refusals::RefusalFold,
     spend_facts::SpendFactsCache,
     webhooks::Networks,
@@ -33,7 +34,7 @@ pub struct Service {
     pub ledger: Arc<dyn Ledger>,
     pub writer: Writer,
     pub buckets: Buckets,
-    pub facts: SpendFactsCache,
+    pub facts: Arc<SpendFactsCache>,
     pub settings: HotSettings,
     pub clock: Clock,
     pub lanes: Lanes,
@@ -49,11 +50,18 @@ pub struct Service {
 impl Service {
     pub fn new(deps: Deps, shutdown: CancellationToken) -> (Self, GroupCommit) {
         let (writer, group_commit) = writer(Arc::clone(&deps.ledger), deps.write);
+        let facts = Arc::new(SpendFactsCache::new(deps.accounts));
+        let recent = RecentUses {
+            ledger: Arc::clone(&deps.ledger),
+            facts: Arc::clone(&facts),
+            settings: deps.settings.clone(),
+            clock: deps.clock.clone(),
+        };
         let service = Self {
             ledger: deps.ledger,
             writer,
-            buckets: Buckets::new(deps.rate_limits, deps.local_rate_limits, deps.clock.clone()),
-            facts: SpendFactsCache::new(deps.accounts),
+            buckets: Buckets::new(deps.rate_limits, deps.local_rate_limits, recent, deps.clock.clone()),
+            facts,
             settings: deps.settings,
             clock: deps.clock,
             lanes: Lanes::default(),

@@ -1,17 +1,16 @@
-//! Buckets in memory, by the rule of `domain::bucket`. Forgotten with the process and rebuilt from the ledger's recent events.
+//! Buckets in memory, by the rule of `domain::bucket`. Forgotten with the process and restored from what the ledger remembers.
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use domain::{
-    amount::Tokens,
-    bucket::{Reading, State, Wait},
+    bucket::{BucketRule, Reading, State, Wait},
+    ids::Payer,
 };
 use ports::{
     Clock, Result,
-    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
+    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict, restored},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -25,30 +24,54 @@ const FIRST_SWEEP: usize = 64;
 /// Most buckets of one part; in all 2^18, about 60 MB.
 const PART_BUCKETS: usize = 4_096;
 
+/// Payers that are known at a time; beyond them all are asked for again, which costs each a look at the ledger.
+const MOST_PAYERS: usize = 100_000;
+
 #[derive(Debug)]
 pub struct MemoryRateLimits {
     clock: Clock,
     hasher: RandomState,
     parts: Vec<Mutex<Part>>,
+    /// Payers whose buckets are what they used; `None`: all of them.
+    known: Option<Mutex<HashSet<Payer>>>,
 }
 
 impl MemoryRateLimits {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, hasher: RandomState::new(), parts: (0..PARTS).map(|_| Mutex::new(Part::default())).collect() }
+        let parts = (0..PARTS).map(|_| Mutex::new(Part::default())).collect();
+        Self { clock, hasher: RandomState::new(), parts, known: Some(Mutex::default()) }
     }
 
-    /// Fills the buckets with what was used before this process began; `uses` in the order of time. A bucket never gets fuller than full.
-    pub fn rebuild(&self, uses: impl IntoIterator<Item = (Vec<Bucket>, Tokens, DateTime<Utc>)>) {
-        for (buckets, amount, at) in uses {
-            let at_ms = at.timestamp_millis();
-            let mut parts = self.lock(buckets.iter().map(|bucket| &bucket.key));
-            for bucket in &buckets {
-                parts.change(bucket, at_ms, |state| bucket.rule.fill(state, amount, at_ms));
-            }
+    /// Buckets that begin empty, for the time in which the shared ones are away: what was used before is not asked for.
+    pub fn unrestored(clock: Clock) -> Self {
+        Self { known: None, ..Self::new(clock) }
+    }
+
+    fn knows(&self, request: &Take) -> bool {
+        let (Some(known), Some(payer)) = (&self.known, request.payer()) else { return true };
+        known.lock().unwrap_or_else(PoisonError::into_inner).contains(&payer)
+    }
+
+    fn restore_now(&self, payer: Payer, uses: &[Use], now_ms: i64) {
+        let Some(known) = &self.known else { return };
+        // Kept until the buckets are written: whoever takes meanwhile is told that the payer is forgotten.
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(&payer) {
+            return;
         }
+        if known.len() >= MOST_PAYERS {
+            known.clear();
+        }
+        for (key, (rule, state)) in restored(uses, now_ms) {
+            self.lock(std::iter::once(&key)).put(key, &rule, state, now_ms);
+        }
+        known.insert(payer);
     }
 
     fn take_one(&self, request: &Take, now_ms: i64) -> TakeAnswer {
+        if !self.knows(request) {
+            return TakeAnswer { verdict: Verdict::Forgotten, levels: Vec::new() };
+        }
         let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
         let ask = &request.ask;
         let wait = |bucket: &Bucket| parts.read(bucket, |state| bucket.rule.wait(state, ask, now_ms));
@@ -61,21 +84,21 @@ impl MemoryRateLimits {
             BucketLevel { reading: parts.reading(bucket, now_ms), wait }
         };
         let levels = request.buckets.iter().zip(waits).map(level).collect();
-        TakeAnswer { allowed, levels }
+        TakeAnswer { verdict: if allowed { Verdict::Allowed } else { Verdict::Refused }, levels }
     }
 
     fn give_back_one(&self, request: &GiveBack, now_ms: i64) {
         let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
         for bucket in &request.buckets {
             // What is not stored is empty already.
-            if parts.knows(&bucket.key) {
+            if parts.holds(&bucket.key) {
                 parts.change(bucket, now_ms, |state| bucket.rule.give_back(state, &request.back, now_ms));
             }
         }
     }
 
     /// Locks every part that holds one of the keys, always in the same order: two requests cannot wait for each other.
-    fn lock<'a>(&'a self, keys: impl Iterator<Item = &'a BucketKey>) -> LockedParts<'a> {
+    fn lock<'key>(&self, keys: impl Iterator<Item = &'key BucketKey>) -> LockedParts<'_> {
         let indexes: BTreeSet<usize> = keys.map(|key| self.part_of(key)).collect();
         let lock = |index: usize| self.parts.get(index).map(|part| (index, part.lock().unwrap_or_else(PoisonError::into_inner)));
         LockedParts { limits: self, guards: indexes.into_iter().filter_map(lock).collect() }
@@ -92,6 +115,11 @@ impl RateLimits for MemoryRateLimits {
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
         let now_ms = self.clock.now().timestamp_millis();
         Ok(requests.iter().map(|request| self.take_one(request, now_ms)).collect())
+    }
+
+    async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()> {
+        self.restore_now(payer, uses, self.clock.now().timestamp_millis());
+        Ok(())
     }
 
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
@@ -118,7 +146,7 @@ struct LockedParts<'a> {
 }
 
 impl LockedParts<'_> {
-    fn knows(&self, key: &BucketKey) -> bool {
+    fn holds(&self, key: &BucketKey) -> bool {
         self.guards.get(&self.limits.part_of(key)).is_some_and(|part| part.buckets.contains_key(key))
     }
 
@@ -133,6 +161,12 @@ impl LockedParts<'_> {
 
     fn reading(&self, bucket: &Bucket, now_ms: i64) -> Reading {
         self.read(bucket, |state| bucket.rule.reading(state, now_ms))
+    }
+
+    fn put(&mut self, key: BucketKey, rule: &BucketRule, state: State, now_ms: i64) {
+        if let Some(part) = self.guards.get_mut(&self.limits.part_of(&key)) {
+            part.put(key, Stored::of(rule, state, now_ms), now_ms);
+        }
     }
 
     fn change(&mut self, bucket: &Bucket, now_ms: i64, change: impl FnOnce(State) -> State) {
@@ -156,6 +190,12 @@ struct Stored {
     empty_at_ms: i64,
 }
 
+impl Stored {
+    fn of(rule: &BucketRule, state: State, now_ms: i64) -> Self {
+        Self { empty_at_ms: now_ms.saturating_add(rule.reading(&state, now_ms).empty_after_ms), state }
+    }
+}
+
 impl Default for Part {
     fn default() -> Self {
         Self { buckets: HashMap::new(), sweep_at: FIRST_SWEEP }
@@ -165,18 +205,19 @@ impl Default for Part {
 impl Part {
     fn change(&mut self, bucket: &Bucket, now_ms: i64, change: impl FnOnce(State) -> State) {
         let rule = &bucket.rule;
-        let empty_at_ms = |state: &State| now_ms.saturating_add(rule.reading(state, now_ms).empty_after_ms);
-        if let Some(known) = self.buckets.get_mut(&bucket.key) {
-            let state = std::mem::replace(&mut known.state, rule.empty());
-            let state = change(if rule.reads(&state) { state } else { rule.empty() });
-            *known = Stored { empty_at_ms: empty_at_ms(&state), state };
-            return;
-        }
+        let Some(known) = self.buckets.get_mut(&bucket.key) else {
+            return self.put(bucket.key.clone(), Stored::of(rule, change(rule.empty()), now_ms), now_ms);
+        };
+        let state = std::mem::replace(&mut known.state, rule.empty());
+        let state = change(if rule.reads(&state) { state } else { rule.empty() });
+        *known = Stored::of(rule, state, now_ms);
+    }
+
+    fn put(&mut self, key: BucketKey, stored: Stored, now_ms: i64) {
         if self.buckets.len() >= self.sweep_at {
             self.sweep(now_ms);
         }
-        let state = change(rule.empty());
-        self.buckets.insert(bucket.key.clone(), Stored { empty_at_ms: empty_at_ms(&state), state });
+        self.buckets.insert(key, stored);
     }
 
     /// Drops what is empty; in a part that is full of buckets in use, the half that would be empty first.

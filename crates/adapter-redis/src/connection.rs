@@ -31,11 +31,19 @@ pub enum ConnectError {
     Prefix,
 }
 
+/// A server that answers.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) connection: MultiplexedConnection,
+    /// Names one run of one server: after a restart or a failover, what it holds may be older than what it has answered.
+    pub(crate) epoch: Arc<str>,
+}
+
 /// What callers see of the connection.
 #[derive(Clone)]
 enum Link {
     Up {
-        connection: MultiplexedConnection,
+        server: Server,
         number: u64,
     },
     /// Being replaced since then.
@@ -65,13 +73,13 @@ impl Connection {
     }
 
     /// Runs `call` on the connection, at most until the budget is used up. Nothing is repeated here: a script may have run.
-    pub(crate) async fn run<T, F>(&self, call: impl FnOnce(MultiplexedConnection) -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, call: impl FnOnce(Server) -> F) -> Result<T>
     where
         F: Future<Output = RedisResult<T>>,
     {
         let deadline = Instant::now() + self.budget;
-        let (connection, number) = self.connected(deadline).await?;
-        match timeout_at(deadline, call(connection)).await {
+        let (server, number) = self.connected(deadline).await?;
+        match timeout_at(deadline, call(server)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if needs_another_connection(&error) {
@@ -88,11 +96,11 @@ impl Connection {
     }
 
     /// Waits for a connection that is just being replaced, but not for a server that has been away for longer than a budget.
-    async fn connected(&self, deadline: Instant) -> Result<(MultiplexedConnection, u64)> {
+    async fn connected(&self, deadline: Instant) -> Result<(Server, u64)> {
         let mut link = self.link.subscribe();
         loop {
             match &*link.borrow_and_update() {
-                Link::Up { connection, number } => return Ok((connection.clone(), *number)),
+                Link::Up { server, number } => return Ok((server.clone(), *number)),
                 Link::Down { silent: true, .. } => return Err(StoreError::unavailable(STORE, "did not answer lately")),
                 Link::Down { since, .. } if since.elapsed() > self.budget => return Err(StoreError::unavailable(STORE, "not connected")),
                 Link::Down { .. } => {}
@@ -144,9 +152,9 @@ async fn keep_connected(client: Client, link: Arc<watch::Sender<Link>>, budget: 
     let mut state = link.subscribe();
     let mut pause = Duration::ZERO;
     for number in 1.. {
-        let connection = connect(&client, &config, budget).await;
+        let server = connect(&client, &config, budget).await;
         let up_since = Instant::now();
-        link.send_replace(Link::Up { connection, number });
+        link.send_replace(Link::Up { server, number });
         let silent = match state.wait_for(|link| matches!(link, Link::Down { .. })).await {
             Ok(link) => matches!(*link, Link::Down { silent: true, .. }),
             Err(_) => return,
@@ -161,12 +169,12 @@ async fn keep_connected(client: Client, link: Arc<watch::Sender<Link>>, budget: 
 }
 
 /// A connection on which the server has answered within a caller's budget.
-async fn connect(client: &Client, config: &AsyncConnectionConfig, budget: Duration) -> MultiplexedConnection {
+async fn connect(client: &Client, config: &AsyncConnectionConfig, budget: Duration) -> Server {
     let mut pause = Duration::from_millis(10);
     loop {
         match client.get_multiplexed_async_connection_with_config(config).await {
-            Ok(connection) => match timeout(budget, ping(connection.clone())).await {
-                Ok(Ok(())) => return connection,
+            Ok(connection) => match timeout(budget, epoch(connection.clone())).await {
+                Ok(Ok(epoch)) => return Server { connection, epoch },
                 Ok(Err(error)) => tracing::debug!(%error, "redis refuses a new connection"),
                 Err(_) => tracing::debug!("redis accepts connections and does not answer in time"),
             },
@@ -179,4 +187,11 @@ async fn connect(client: &Client, config: &AsyncConnectionConfig, budget: Durati
 
 pub(crate) async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {
     redis::cmd("PING").query_async(&mut connection).await
+}
+
+/// The server's own name of its run: 40 hexadecimal digits, new at each start and of each replica.
+async fn epoch(mut connection: MultiplexedConnection) -> RedisResult<Arc<str>> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+    let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+    Ok(run.trim().chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>().into())
 }

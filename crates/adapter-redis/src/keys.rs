@@ -1,5 +1,6 @@
 //! Names of buckets. One name per bucket, whatever its parts contain; all buckets of a group share a hash tag.
 
+use domain::ids::Payer;
 use ports::rate_limits::{BucketKey, Group};
 use std::fmt::Write;
 
@@ -8,6 +9,11 @@ use std::fmt::Write;
 pub(crate) enum Content {
     Amounts,
     Slots,
+}
+
+/// `prefix:known:{tag}:kind:epoch`: that the server of this epoch knows what the payer used.
+pub(crate) fn mark_name(prefix: &str, payer: Payer, epoch: &str) -> String {
+    format!("{prefix}:known:{{{}}}:{}:{epoch}", payer.tenant(), payer.kind())
 }
 
 /// `prefix:content:{tag}:group:scope:owner:provider:model:limit`. The tag is the payer's id, or the provider for what all payers share,
@@ -72,7 +78,7 @@ fn push_escaped(name: &mut String, part: &str) {
 mod tests {
     use super::*;
     use domain::{
-        ids::{OrgId, Payer, Provider, UserId},
+        ids::{OrgId, Provider, UserId},
         settings::LimitScope,
     };
     use proptest::prelude::*;

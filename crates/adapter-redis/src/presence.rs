@@ -55,7 +55,7 @@ async fn announce(connection: &Connection, key: &str, id: &str, processes: &Atom
     let mut arguments = Arguments { keys: vec![key.to_owned()], ..Arguments::default() };
     arguments.push_text(id.to_owned());
     arguments.push(LIFETIME_MS);
-    let counted = connection.run(|mut connection| async move { ANNOUNCE.call(&mut connection, &arguments).await }).await;
+    let counted = connection.run(|mut server| async move { ANNOUNCE.call(&mut server.connection, &arguments).await }).await;
     if let Ok([counted]) = counted.as_deref() {
         processes.store(u32::try_from(*counted).unwrap_or(1).max(1), Ordering::Relaxed);
     }

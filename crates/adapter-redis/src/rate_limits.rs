@@ -2,22 +2,31 @@
 
 use crate::{
     connection::{ConnectError, Connection, ping},
-    keys::{Content, bucket_name},
+    keys::{Content, bucket_name, mark_name},
     presence::Presence,
-    scripts::{Arguments, GIVE_BACK, Source, TAKE},
+    scripts::{Arguments, GIVE_BACK, RESTORE, Source, TAKE},
 };
 use async_trait::async_trait;
-use domain::bucket::{Level, MAX_CAPACITY, MICRO, Pace, Portion, Reading, State, Wait};
+use domain::{
+    bucket::{Level, MAX_CAPACITY, MICRO, Pace, Portion, Reading, State, Wait},
+    ids::Payer,
+};
 use futures::future::try_join_all;
 use ports::{
     Clock, Result, StoreError,
-    rate_limits::{Bucket, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
+    rate_limits::{Bucket, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict, restored},
 };
 use redis::{RedisResult, aio::MultiplexedConnection};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Requests that one script call decides. Bounds how long the server does nothing else, to about a millisecond.
 const REQUESTS_PER_CALL: usize = 64;
+
+/// For how long a payer stays known; after it, its next request looks at the ledger once more.
+const KNOWN_MS: i64 = 7 * 86_400_000;
+
+/// As in `lua/take.lua`.
+const SLACK_MS: i64 = 60_000;
 
 /// Buckets of all processes that use the same server and prefix.
 pub struct RedisRateLimits {
@@ -56,25 +65,30 @@ impl RedisRateLimits {
     }
 
     /// All calls in one round trip, run in order.
-    async fn call(&self, script: &Source, calls: &[Arguments]) -> Result<Vec<Vec<i64>>> {
-        self.connection.run(|connection| try_join_all(calls.iter().map(|call| run(script, connection.clone(), call)))).await
+    async fn call(&self, script: &Source, calls: impl FnOnce(&str) -> Vec<Arguments>) -> Result<Vec<Vec<i64>>> {
+        self.connection
+            .run(|server| {
+                let calls = calls(&server.epoch);
+                async move { try_join_all(calls.iter().map(|call| run(script, server.connection.clone(), call))).await }
+            })
+            .await
     }
 
     fn arguments(&self) -> Arguments {
         Arguments { now_ms: self.clock.as_ref().map(|clock| clock.now().timestamp_millis()), ..Arguments::default() }
     }
 
-    fn take_arguments(&self, requests: &[Take]) -> Arguments {
+    fn take_arguments(&self, requests: &[Take], epoch: &str) -> Arguments {
         let mut arguments = self.arguments();
         let mut places: HashMap<String, i64> = HashMap::new();
         for request in requests {
             arguments.push(request.ask.amount.get());
+            let mark = request.payer().map(|payer| mark_name(&self.prefix, payer, epoch));
+            let mark = mark.map_or(0, |mark| place(&mut places, &mut arguments.keys, mark));
+            arguments.push(mark);
             arguments.push(count(request.buckets.len()));
             for bucket in &request.buckets {
-                let place = *places.entry(self.name(bucket)).or_insert_with_key(|name| {
-                    arguments.keys.push(name.clone());
-                    count(arguments.keys.len())
-                });
+                let place = place(&mut places, &mut arguments.keys, self.name(bucket));
                 arguments.push(place);
                 arguments.push(bucket.rule.capacity());
                 let (kind, pace) = coded(bucket.rule.pace());
@@ -104,6 +118,33 @@ impl RedisRateLimits {
         arguments
     }
 
+    /// The payer's buckets as they are now, by the server's time.
+    fn restore_arguments(&self, payer: Payer, uses: &[Use], epoch: &str, now_ms: i64) -> Arguments {
+        let mut arguments = self.arguments();
+        arguments.keys.push(mark_name(&self.prefix, payer, epoch));
+        arguments.push(KNOWN_MS);
+        for (key, (rule, state)) in restored(uses, now_ms) {
+            arguments.push(rule.reading(&state, now_ms).empty_after_ms + SLACK_MS);
+            match state {
+                State::Amounts(level) => {
+                    arguments.keys.push(bucket_name(&self.prefix, Content::Amounts, &key));
+                    arguments.push(-1);
+                    let portions = level.portions().map(|portion| format!("{}:{}", portion.micro_tokens, portion.at_ms));
+                    arguments.push_text(portions.collect::<Vec<_>>().join(","));
+                }
+                State::Slots(slots) => {
+                    arguments.keys.push(bucket_name(&self.prefix, Content::Slots, &key));
+                    arguments.push(count(slots.running().len()));
+                    for (id, deadline) in slots.running() {
+                        arguments.push(deadline);
+                        arguments.push_text(id.to_string());
+                    }
+                }
+            }
+        }
+        arguments
+    }
+
     fn name(&self, bucket: &Bucket) -> String {
         bucket_name(&self.prefix, content(bucket), &bucket.key)
     }
@@ -112,9 +153,9 @@ impl RedisRateLimits {
     async fn read(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
         let amounts: Vec<String> = of_content(buckets, Content::Amounts).map(|bucket| self.name(bucket)).collect();
         let slots: Vec<String> = of_content(buckets, Content::Slots).map(|bucket| self.name(bucket)).collect();
-        let (now_ms, levels) = self.connection.run(|connection| read_levels(connection, amounts)).await?;
+        let (now_ms, levels) = self.connection.run(|server| read_levels(server.connection, amounts)).await?;
         let now_ms = self.arguments().now_ms.unwrap_or(now_ms);
-        let running = self.connection.run(|connection| read_slots(connection, slots, now_ms)).await?;
+        let running = self.connection.run(|server| read_slots(server.connection, slots, now_ms)).await?;
         let (mut levels, mut running) = (levels.into_iter(), running.into_iter());
         let read = |bucket: &Bucket| match content(bucket) {
             Content::Amounts => {
@@ -130,14 +171,20 @@ impl RedisRateLimits {
 #[async_trait]
 impl RateLimits for RedisRateLimits {
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
-        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.take_arguments(chunk)).collect();
-        let flat = self.call(&TAKE, &calls).await?;
+        let calls = |epoch: &str| requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.take_arguments(chunk, epoch)).collect();
+        let flat = self.call(&TAKE, calls).await?;
         read_answers(requests, &flat.concat())
     }
 
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
-        let calls: Vec<Arguments> = requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.give_back_arguments(chunk)).collect();
-        self.call(&GIVE_BACK, &calls).await.map(drop)
+        let calls = |_: &str| requests.chunks(REQUESTS_PER_CALL).map(|chunk| self.give_back_arguments(chunk)).collect();
+        self.call(&GIVE_BACK, calls).await.map(drop)
+    }
+
+    async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()> {
+        let (now_ms, _) = self.connection.run(|server| read_levels(server.connection, Vec::new())).await?;
+        let now_ms = self.arguments().now_ms.unwrap_or(now_ms);
+        self.call(&RESTORE, |epoch| vec![self.restore_arguments(payer, uses, epoch, now_ms)]).await.map(drop)
     }
 
     async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {
@@ -152,14 +199,14 @@ impl RateLimits for RedisRateLimits {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.connection.run(ping).await
+        self.connection.run(|server| ping(server.connection)).await
     }
 }
 
 async fn run(script: &Source, mut connection: MultiplexedConnection, arguments: &Arguments) -> RedisResult<Vec<i64>> {
     // Requests without buckets need no server.
     if arguments.keys.is_empty() {
-        return Ok(vec![1; arguments.values.len() / 2]);
+        return Ok(vec![1; arguments.values.len() / 3]);
     }
     script.call(&mut connection, arguments).await
 }
@@ -209,9 +256,14 @@ fn read_answers(requests: &[Take], flat: &[i64]) -> Result<Vec<TakeAnswer>> {
         .iter()
         .map(|request| {
             let (verdict, after) = rest.split_first()?;
-            let (levels, after) = after.split_at_checked(4 * request.buckets.len())?;
+            let (verdict, answered) = match verdict {
+                1 => (Verdict::Allowed, request.buckets.len()),
+                0 => (Verdict::Refused, request.buckets.len()),
+                _ => (Verdict::Forgotten, 0),
+            };
+            let (levels, after) = after.split_at_checked(4 * answered)?;
             rest = after;
-            Some(TakeAnswer { allowed: *verdict == 1, levels: levels.as_chunks().0.iter().map(bucket_level).collect() })
+            Some(TakeAnswer { verdict, levels: levels.as_chunks().0.iter().map(bucket_level).collect() })
         })
         .collect();
     answers.filter(|_| rest.is_empty()).ok_or_else(|| StoreError::corrupt("redis", "an answer of another length than the script's"))
@@ -243,6 +295,14 @@ fn content(bucket: &Bucket) -> Content {
 
 fn of_content(buckets: &[Bucket], wanted: Content) -> impl Iterator<Item = &Bucket> {
     buckets.iter().filter(move |bucket| content(bucket) == wanted)
+}
+
+/// Place of a name among the keys, from 1; each name stands there once.
+fn place(places: &mut HashMap<String, i64>, keys: &mut Vec<String>, name: String) -> i64 {
+    *places.entry(name).or_insert_with_key(|name| {
+        keys.push(name.clone());
+        count(keys.len())
+    })
 }
 
 fn count(length: usize) -> i64 {

@@ -56,8 +56,11 @@ fn request(buckets: Vec<Bucket>, amount: i64) -> Take {
     Take { buckets, ask: Ask { amount: tokens(amount), hold: None } }
 }
 
-fn new_payer() -> Payer {
-    Payer::Org(OrgId(Uuid::new_v4()))
+/// A payer that Redis knows.
+async fn new_payer() -> Payer {
+    let payer = Payer::Org(OrgId(Uuid::new_v4()));
+    redis().await.restore(payer, &[]).await.unwrap();
+    payer
 }
 
 /// A slow leak would keep the buckets of a test for years.
@@ -75,7 +78,7 @@ proptest! {
     fn a_batch_decides_like_single_requests(amounts in prop::collection::vec(0i64..40, 1..200), shared in any::<bool>()) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let limits = redis().await.on_clock(Clock::manual("2026-11-21T12:00:00Z".parse().unwrap()));
-            let payers = [new_payer(), new_payer(), new_payer()];
+            let payers = [new_payer().await, new_payer().await, new_payer().await];
             let requests = |payers: &[Payer]| -> Vec<Take> {
                 let owner = |i: usize| if shared { payers[0] } else { payers[i % payers.len()] };
                 let buckets = |i| vec![bucket(owner(i), "x", rule(500, 700_000)), bucket(owner(i), "y", rule(700, 300_000))];
@@ -84,7 +87,7 @@ proptest! {
             };
             let batch = limits.take(&requests(&payers)).await.unwrap();
             let mut single: Vec<TakeAnswer> = Vec::new();
-            for request in requests(&[new_payer(), new_payer(), new_payer()]) {
+            for request in requests(&[new_payer().await, new_payer().await, new_payer().await]) {
                 single.extend(limits.take(&[request]).await.unwrap());
             }
             prop_assert_eq!(batch, single);
@@ -95,7 +98,7 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn eight_racing_callers_get_exactly_the_capacity() {
-    let (payer, limits) = (new_payer(), Arc::new(redis().await));
+    let (payer, limits) = (new_payer().await, Arc::new(redis().await));
     let callers: Vec<JoinHandle<usize>> = (0..8)
         .map(|_| {
             let limits = Arc::clone(&limits);
@@ -103,7 +106,7 @@ async fn eight_racing_callers_get_exactly_the_capacity() {
             tokio::spawn(async move {
                 let mut granted = 0;
                 for _ in 0..50 {
-                    granted += usize::from(limits.take(std::slice::from_ref(&request)).await.unwrap()[0].allowed);
+                    granted += usize::from(limits.take(std::slice::from_ref(&request)).await.unwrap()[0].allowed());
                 }
                 granted
             })
@@ -121,22 +124,22 @@ async fn eight_racing_callers_get_exactly_the_capacity() {
 #[tokio::test]
 async fn a_server_that_forgot_the_scripts_is_told_again() {
     let limits = redis().await;
-    let request = request(vec![bucket(new_payer(), "x", rule(10, 1))], 4);
+    let request = request(vec![bucket(new_payer().await, "x", rule(10, 1))], 4);
     let mut plain = redis::Client::open(url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     for allowed in [true, true, false] {
         let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut plain).await.unwrap();
-        assert_eq!(limits.take(std::slice::from_ref(&request)).await.unwrap()[0].allowed, allowed);
+        assert_eq!(limits.take(std::slice::from_ref(&request)).await.unwrap()[0].allowed(), allowed);
     }
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut plain).await.unwrap();
     let back = Return { amount: tokens(4), hold: None, held_for_ms: 0 };
     limits.give_back(&[GiveBack { buckets: request.buckets.clone(), back }]).await.unwrap();
-    assert!(limits.take(&[request]).await.unwrap()[0].allowed);
+    assert!(limits.take(&[request]).await.unwrap()[0].allowed());
 }
 
 #[tokio::test]
 async fn a_bucket_is_forgotten_only_after_it_is_empty() {
     let limits = redis().await;
-    let taken = bucket(new_payer(), "x", rule(1_000, 10_000));
+    let taken = bucket(new_payer().await, "x", rule(1_000, 10_000));
     limits.take(&[request(vec![taken.clone()], 500)]).await.unwrap();
     let mut plain = redis::Client::open(url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let expiry_ms: i64 =
@@ -150,7 +153,7 @@ async fn a_redis_that_swallows_everything_costs_one_budget_and_then_nothing() {
     let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = black_hole.local_addr().unwrap();
     let limits = RedisRateLimits::connect(&format!("redis://{address}"), "weir-test", Duration::from_millis(50)).await.unwrap();
-    let request = request(vec![bucket(new_payer(), "x", rule(10, 1))], 1);
+    let request = request(vec![bucket(new_payer().await, "x", rule(10, 1))], 1);
     for _ in 0..20 {
         let started = Instant::now();
         assert!(matches!(limits.take(std::slice::from_ref(&request)).await, Err(StoreError::Unavailable { store: "redis", .. })));
@@ -178,7 +181,7 @@ async fn a_cut_connection_is_replaced_and_nothing_is_taken_twice() {
     let address = listener.local_addr().unwrap();
     let mut proxied = tokio::spawn(proxy(Arc::clone(&listener)));
     let limits = RedisRateLimits::connect(&format!("redis://{address}"), "weir-test", Duration::from_secs(2)).await.unwrap();
-    let counted = bucket(new_payer(), "x", rule(1_000_000, 1));
+    let counted = bucket(new_payer().await, "x", rule(1_000_000, 1));
     let request = request(vec![counted.clone()], 1);
     let (mut answered, mut failed) = (0, 0);
     for round in 0..200 {

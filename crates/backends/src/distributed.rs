@@ -28,7 +28,7 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
         answers: shared.clone(),
         webhooks: shared,
         rate_limits: Arc::new(redis),
-        local_rate_limits: Arc::new(MemoryRateLimits::new(clock.clone())),
+        local_rate_limits: Arc::new(MemoryRateLimits::unrestored(clock.clone())),
         event_log: Arc::new(event_log),
         usage_store: Arc::new(cassandra),
         close: Arc::new(move || {

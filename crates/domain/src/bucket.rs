@@ -188,11 +188,11 @@ impl BucketRule {
     }
 
     /// As [`BucketRule::take`] for what was used already, whether it fits or not: a bucket never gets fuller than full.
-    pub fn fill(&self, state: State, amount: Tokens, now_ms: i64) -> State {
-        let State::Amounts(level) = state else { return state };
+    pub fn fill(&self, state: State, ask: &Ask, now_ms: i64) -> State {
+        let State::Amounts(level) = state else { return self.take(state, ask, now_ms) };
         let level = level.as_of(self.pace, now_ms);
         let room = (self.capacity_micro() - level.total()).max(0);
-        let micro_tokens = (amount.get().min(MAX_CAPACITY) * MICRO).min(room);
+        let micro_tokens = (ask.amount.get().min(MAX_CAPACITY) * MICRO).min(room);
         State::Amounts(level.plus(self.pace, micro_tokens, now_ms))
     }
 

@@ -3,10 +3,11 @@
 use crate::Result;
 use async_trait::async_trait;
 use domain::{
-    bucket::{Ask, BucketRule, Reading, Return, Wait},
+    bucket::{Ask, BucketRule, Reading, Return, State, Wait},
     ids::{Payer, Provider},
     settings::{LimitScope, OnOutage},
 };
+use std::collections::HashMap;
 
 /// Buckets that one request may ask together. Those of a group share a hash tag, so that one script call reaches them all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,19 +66,69 @@ pub struct BucketLevel {
     pub wait: Wait,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allowed,
+    Refused,
+    /// The store knows nothing of this payer, new or lost: its buckets have to be restored before anything is decided.
+    Forgotten,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeAnswer {
-    pub allowed: bool,
+    pub verdict: Verdict,
+    /// None where the payer is forgotten.
     pub levels: Vec<BucketLevel>,
+}
+
+impl TakeAnswer {
+    pub fn allowed(&self) -> bool {
+        self.verdict == Verdict::Allowed
+    }
+}
+
+impl Take {
+    /// The payer whose buckets it asks; the store must know it.
+    pub fn payer(&self) -> Option<Payer> {
+        self.buckets.iter().find_map(|bucket| match bucket.key.group {
+            Group::Payer(payer) => Some(payer),
+            Group::Shared | Group::Principal(_) => None,
+        })
+    }
+}
+
+/// Something that was used before its bucket was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    pub buckets: Vec<Bucket>,
+    pub ask: Ask,
+    /// Milliseconds ago.
+    pub age_ms: i64,
+}
+
+/// The buckets that these uses, oldest first, leave behind at the store's time `now_ms`; none is fuller than full.
+pub fn restored(uses: &[Use], now_ms: i64) -> HashMap<BucketKey, (BucketRule, State)> {
+    let mut states: HashMap<BucketKey, (BucketRule, State)> = HashMap::new();
+    for (used, bucket) in uses.iter().flat_map(|used| used.buckets.iter().map(move |bucket| (used, bucket))) {
+        let (rule, state) = states.entry(bucket.key.clone()).or_insert_with(|| (bucket.rule, bucket.rule.empty()));
+        let before = std::mem::replace(state, rule.empty());
+        *state = rule.fill(before, &used.ask, now_ms - used.age_ms);
+    }
+    states
 }
 
 #[async_trait]
 pub trait RateLimits: Send + Sync {
-    /// Decides each request by itself, in order; each is all or nothing. Time is the store's.
+    /// Decides each request by itself, in order; each is all or nothing. Time is the store's. A store that was emptied or replaced
+    /// answers [`Verdict::Forgotten`] for each payer until it is restored.
     ///
     /// # Errors
     /// `Unavailable` after at most 50 ms: the caller follows each limit's `on_outage`.
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>>;
+
+    /// Fills the buckets of a forgotten payer with what it used, oldest first; nothing where the store knows the payer by now.
+    /// What was taken and not yet written to the ledger when the store lost its buckets is missing: that much more may pass.
+    async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()>;
 
     /// Undoes takes whose request led to nothing, or to less. What has left a bucket by itself meanwhile is not returned again.
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()>;

@@ -80,3 +80,42 @@ async fn quota_is_still_shown_without_its_buckets() {
     world.ledger.away.store(true, Ordering::SeqCst);
     world.get(&caller(1), "/api/v1/tokens/quota?provider=openai").await.expect_problem(503, "unavailable");
 }
+
+#[tokio::test]
+async fn buckets_that_were_lost_are_restored_from_the_ledger_before_anything_is_decided() {
+    let window = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 1_000, "windowSeconds": 600});
+    let running = json!({"scope": "USER", "algorithm": "CONCURRENCY", "capacity": 2});
+    let world = World::with(limits(&[("window", window), ("running", running)]));
+    world.grant(Payer::User(user(1)), 10_000).await;
+    world.consume(&caller(1), &body(300)).await.expect(200);
+    let reserve = || world.post(&caller(1), "/api/v1/tokens/reserve", &json!({"provider": "openai", "tokens": 200, "ttlSeconds": 900}));
+    let released = reserve().await.expect(201).body;
+    world.post(&caller(1), "/api/v1/tokens/release", &json!({"chargeId": released["chargeId"]})).await.expect(200);
+    reserve().await.expect(201);
+    world.advance(300);
+    world.consume(&caller(1), &body(400)).await.expect(200);
+    world.buckets.forget();
+    // 300 and 200 of five minutes ago and 400 of now; what was released is not there.
+    let refusals = (0..8).map(|_| world.consume(&caller(1), &body(101)));
+    for refused in futures::future::join_all(refusals).await {
+        assert_eq!(refused.expect(429).body["used"], 900);
+    }
+    assert_eq!(world.buckets.restores.load(Ordering::SeqCst), 1);
+    reserve().await.expect(429);
+    world.consume(&caller(1), &body(100)).await.expect(200);
+    world.advance(300);
+    assert_eq!(world.consume(&caller(1), &body(501)).await.expect(429).body["used"], 500);
+    reserve().await.expect(201);
+    assert_eq!(reserve().await.expect(429).body["policy"], "running", "the restored hold still has its slot");
+}
+
+#[tokio::test]
+async fn without_the_ledger_forgotten_buckets_follow_their_outage_mode() {
+    let world = World::with(limits(&[("a", limit(100, "CLOSED"))]));
+    world.grant(Payer::User(user(1)), 1_000).await;
+    world.buckets.forget();
+    world.ledger.away.store(true, Ordering::SeqCst);
+    world.consume(&caller(1), &body(1)).await.expect_problem(503, "unavailable");
+    world.ledger.away.store(false, Ordering::SeqCst);
+    world.consume(&caller(1), &body(1)).await.expect(200);
+}

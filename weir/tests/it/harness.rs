@@ -222,6 +222,22 @@ impl World {
     }
 }
 
+impl World {
+    /// What FLUSHALL would do to this test's part of the server.
+    pub fn empty_redis(&self) {
+        let (url, prefix) = (self.get("WEIR__REDIS__URL"), self.get("WEIR__REDIS__PREFIX"));
+        let redis = |args: &[&str]| {
+            let output = Command::new("redis-cli").args(["-u", url]).args(args).output().unwrap();
+            assert!(output.status.success(), "redis-cli {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let names = redis(&["--scan", "--pattern", &format!("{prefix}:*")]);
+        let names: Vec<&str> = names.lines().filter(|name| !name.is_empty()).collect();
+        assert!(!names.is_empty(), "nothing of {prefix} is in redis");
+        redis(&[&["UNLINK"], names.as_slice()].concat());
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);

@@ -95,3 +95,53 @@ async fn each_kind_of_limit_holds_on_the_real_servers() {
     world.migrate(data.path());
     each_kind_of_limit_holds(&Setup::distributed(data.path(), &world).start()).await;
 }
+
+/// What was used in a window is still used after `lose`, though the buckets are gone.
+async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl FnOnce(Process) -> Process) {
+    let admin = process.client();
+    let user = Uuid::new_v4();
+    let client = admin.key_for(user, None).await;
+    let grant = json!({"userId": user, "provider": "openai", "tokens": 100_000, "reason": "test"});
+    admin.post("/api/v1/admin/pools/grant", grant).await.expect(201);
+    let window = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 1_000, "windowSeconds": 3_600});
+    admin.put("/api/v1/admin/limits/user-default", window).await.expect(200);
+    admin.put("/api/v1/admin/limits/running", json!({"scope": "USER", "algorithm": "CONCURRENCY", "capacity": 1})).await.expect(201);
+    for _ in 0..3 {
+        consume(&client, 200).await.expect(200);
+    }
+    let reserve = json!({"provider": "openai", "tokens": 250, "ttlSeconds": 600});
+    client.post("/api/v1/tokens/reserve", reserve.clone()).await.expect(201);
+    let process = lose(process);
+    let racing = (0..8).map(|_| consume(&client, 151));
+    for refused in futures::future::join_all(racing).await {
+        assert_eq!(refused.expect(429).body["used"], 850);
+    }
+    consume(&client, 100).await.expect(200);
+    assert_eq!(used(&client, "user-default").await, json!(950));
+    let refused = client.post("/api/v1/tokens/reserve", json!({"provider": "openai", "tokens": 1})).await.expect(429);
+    assert_eq!(refused.body["policy"], "running");
+    drop(process);
+}
+
+#[tokio::test]
+async fn a_killed_process_forgets_no_bucket_on_the_embedded_stores() {
+    let data = tempfile::tempdir().unwrap();
+    let setup = Setup::embedded(data.path());
+    let kill = |mut process: Process| {
+        process.kill();
+        setup.start()
+    };
+    a_lost_bucket_gives_nobody_anything(setup.start(), kill).await;
+}
+
+#[tokio::test]
+async fn an_emptied_redis_gives_nobody_anything() {
+    let data = tempfile::tempdir().unwrap();
+    let world = World::new();
+    world.migrate(data.path());
+    let empty = |process: Process| {
+        world.empty_redis();
+        process
+    };
+    a_lost_bucket_gives_nobody_anything(Setup::distributed(data.path(), &world).start(), empty).await;
+}

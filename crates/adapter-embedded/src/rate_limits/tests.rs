@@ -1,10 +1,11 @@
-//! What the contract suite cannot see: rebuilding, forgetting and contention inside one process.
+//! What the contract suite cannot see: forgetting and contention inside one process.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
 use chrono::TimeDelta;
 use domain::{
-    bucket::{Ask, BucketRule, Level, MICRO, Portion},
+    amount::Tokens,
+    bucket::{Ask, Level, MICRO, Portion},
     fixed_point::Thousandths,
     ids::Provider,
     settings::{LimitScope, OnOutage},
@@ -39,29 +40,6 @@ fn manual() -> (Clock, MemoryRateLimits) {
 
 fn stored(limits: &MemoryRateLimits) -> usize {
     limits.parts.iter().map(|part| part.lock().unwrap().buckets.len()).sum()
-}
-
-#[tokio::test]
-async fn rebuilding_from_recent_uses_gives_the_level_that_was_lost() {
-    let (clock, before) = manual();
-    let mut uses = Vec::new();
-    for (amount, wait_secs) in [(30, 5), (20, 10), (7, 0)] {
-        before.take(&[request(vec![bucket("a", 100)], amount)]).await.unwrap();
-        uses.push((vec![bucket("a", 100)], tokens(amount), clock.now()));
-        clock.advance(TimeDelta::seconds(wait_secs));
-    }
-    let after = MemoryRateLimits::new(clock);
-    after.rebuild(uses);
-    let level = after.peek(&[bucket("a", 100)]).await.unwrap();
-    assert_eq!(level, before.peek(&[bucket("a", 100)]).await.unwrap());
-    assert_eq!(level[0].used_micro, 42_000_000);
-}
-
-#[tokio::test]
-async fn rebuilding_under_a_smaller_capacity_fills_the_bucket_and_no_more() {
-    let (clock, limits) = manual();
-    limits.rebuild([(vec![bucket("a", 10)], tokens(8), clock.now()), (vec![bucket("a", 10)], tokens(500), clock.now())]);
-    assert_eq!(limits.peek(&[bucket("a", 10)]).await.unwrap()[0].used_micro, 10_000_000);
 }
 
 #[tokio::test]
@@ -101,7 +79,7 @@ fn requests_over_the_same_buckets_in_any_order_neither_block_each_other_nor_take
     };
     let worker = |start: u64| {
         let limits = Arc::clone(&limits);
-        thread::spawn(move || (start..start + 500).filter(|order| limits.take_one(&take(*order), 0).allowed).count())
+        thread::spawn(move || (start..start + 500).filter(|order| limits.take_one(&take(*order), 0).allowed()).count())
     };
     let workers: Vec<_> = (0..4).map(|index| worker(index * 1_001)).collect();
     let allowed: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();

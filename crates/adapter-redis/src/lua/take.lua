@@ -4,14 +4,15 @@
 -- KEYS     the buckets, each once. Amounts: text "<micro-tokens>:<ms>", in a sliding window followed by ",<micro-tokens>:<ms>" for each
 --          earlier portion, newest first; absent when empty. Slots: a sorted set of hold ids by deadline in ms. Times are since 1970.
 -- ARGV[1]  '' for the server's time; ms in tests
--- ARGV     per request: amount (tokens), number of buckets;
+--          The marks of known payers stand among them, see restore.lua.
+-- ARGV     per request: amount (tokens), place in KEYS of its payer's mark or 0, number of buckets;
 --          per bucket of it, each once: place in KEYS (from 1), capacity, kind, pace;
 --            kind 1 drains:         capacity in tokens, pace in micro-tokens per ms
 --            kind 2 fixed window:   capacity in tokens, pace is the window in ms
 --            kind 3 sliding window: as 2
 --            kind 4 slots:          capacity in holds, pace is the time to live of this hold in ms, then its id;
 --                                   an empty id takes no slot
--- Answers  flat integers, per request: 1 allowed or 0 refused;
+-- Answers  flat integers, per request: 1 allowed, 0 refused, or 2 where its payer is not known, and then nothing else;
 --          per bucket of it: used (micro-tokens), at (ms), empty after (ms), wait (ms; 0 the amount would pass, -1 no wait helps)
 --
 -- Numbers here are doubles, exact up to 2^53 = 9.0e15. The largest: a level or a capacity is at most 1e9 tokens = 1e15 micro-tokens,
@@ -34,9 +35,10 @@ if not now then
 end
 
 -- Per place: the newest portion, and the earlier ones as {micro-tokens, ms, ...}.
-local micros, times, earlier = {}, {}, {}
+local micros, times, earlier, present = {}, {}, {}, {}
 for place, stored in ipairs(redis.call('MGET', unpack(KEYS))) do
   local micro, time, rest
+  present[place] = stored
   if stored then
     micro, time, rest = string.match(stored, '^(%d+):(%d+)(.*)$')
   end
@@ -152,14 +154,18 @@ local answer, next_arg = {}, 2
 -- Per place: ms until it is empty.
 local changed = {}
 while next_arg <= #ARGV do
-  local amount, buckets = tonumber(ARGV[next_arg]), tonumber(ARGV[next_arg + 1])
+  local amount, mark, buckets = tonumber(ARGV[next_arg]), tonumber(ARGV[next_arg + 1]), tonumber(ARGV[next_arg + 2])
   local verdict = #answer + 1
   local allowed = 1
   answer[verdict] = 1
+  local known = mark == 0 or present[mark]
 
   -- What each bucket holds and whether it lets the amount pass.
-  local newest, at, older, arg = {}, {}, {}, next_arg + 2
+  local newest, at, older, arg = {}, {}, {}, next_arg + 3
   for bucket = 1, buckets do
+    if not known then
+      break
+    end
     local place, capacity = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
     local kind, pace = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
     local slot, wait = #answer, 0
@@ -189,10 +195,16 @@ while next_arg <= #ARGV do
     end
   end
 
+  if not known then
+    allowed = 2
+    for _ = 1, buckets do
+      arg = arg + (tonumber(ARGV[arg + 2]) == SLOTS and 5 or 4)
+    end
+  end
   answer[verdict] = allowed
   if allowed == 1 then
     local slot, needed = verdict, amount * MICRO
-    arg = next_arg + 2
+    arg = next_arg + 3
     for bucket = 1, buckets do
       local place, kind, pace = tonumber(ARGV[arg]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
       if kind == SLOTS then

@@ -148,7 +148,7 @@ pub async fn the_store_the_rule_and_an_exact_model_agree(
     clock: &Clock,
     history: History,
 ) -> Result<(), TestCaseError> {
-    let payer = new_payer();
+    let payer = new_payer(limits).await;
     let buckets = history.rules.iter().zip(["a", "b", "c"]).map(|(rule, limit)| bucket(payer, limit, *rule)).collect();
     let mut played = Played { limits, buckets, states: vec![None; 3], exact: vec![Exact::default(); 3] };
     for (pause, step) in history.steps {
@@ -174,7 +174,7 @@ impl Played<'_> {
         let answer = self.limits.take(&[Take { buckets: self.buckets.clone(), ask }]).await.unwrap().remove(0);
         let waits: Vec<Wait> = (0..3).map(|i| self.buckets[i].rule.wait(&self.state(i), &ask, now_ms)).collect();
         let allowed = waits.iter().all(|wait| *wait == Wait::Passes);
-        prop_assert_eq!(answer.allowed, allowed);
+        prop_assert_eq!(answer.allowed(), allowed);
         for (i, wait) in waits.into_iter().enumerate() {
             let rule = self.buckets[i].rule;
             let mut exact = self.exact[i].clone();
@@ -240,7 +240,7 @@ pub async fn running_holds_never_exceed_their_limit(
     capacity: i64,
     steps: Vec<(i64, u128, i64, bool)>,
 ) -> Result<(), TestCaseError> {
-    let payer = new_payer();
+    let payer = new_payer(limits).await;
     let buckets =
         [bucket(payer, "slots", BucketRule::slots(capacity)), bucket(payer, "wide", BucketRule::draining(1_000, Thousandths::ONE))];
     let mut running = std::collections::BTreeMap::<u128, i64>::new();
@@ -259,8 +259,8 @@ pub async fn running_holds_never_exceed_their_limit(
             let answer = limits.take(&[request]).await.unwrap().remove(0);
             let known = running.contains_key(&id);
             let full = i64::try_from(running.len()).unwrap() >= capacity;
-            prop_assert_eq!(answer.allowed, known || !full);
-            if answer.allowed {
+            prop_assert_eq!(answer.allowed(), known || !full);
+            if answer.allowed() {
                 running.entry(id).or_insert(now_ms + ttl_ms);
             } else {
                 let first = running.values().min().unwrap() - now_ms;

@@ -34,6 +34,7 @@ on_each_adapter!(
     buckets_that_differ_in_any_part_are_different_buckets,
     a_changed_rule_keeps_what_is_in_the_bucket,
     slots_are_taken_with_the_amounts_or_not_at_all,
+    a_payer_that_the_store_has_forgotten_is_restored_before_anything_is_decided,
     the_stated_wait_is_enough,
     racing_callers_get_exactly_the_capacity,
 );

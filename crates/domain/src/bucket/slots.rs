@@ -18,6 +18,11 @@ impl Slots {
         i64::try_from(self.by_deadline.len() - over).unwrap_or(i64::MAX)
     }
 
+    /// Ids with their deadlines, the first deadline first.
+    pub fn running(&self) -> impl ExactSizeIterator<Item = (Uuid, i64)> {
+        self.by_deadline.iter().map(|(deadline, id)| (*id, *deadline))
+    }
+
     /// `None`: there is a slot, or the hold has one already. Else milliseconds until one is free at the latest.
     pub(super) fn wait(&self, capacity: i64, id: Uuid, now_ms: i64) -> Option<i64> {
         if self.deadlines.get(&id).is_some_and(|deadline| *deadline > now_ms) {

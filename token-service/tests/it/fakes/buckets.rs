@@ -1,13 +1,16 @@
 //! Buckets in memory on the test's clock.
 
 use async_trait::async_trait;
-use domain::bucket::{Ask, Reading, State, Wait};
+use domain::{
+    bucket::{Ask, Reading, State, Wait},
+    ids::Payer,
+};
 use ports::{
     Clock, Result, StoreError,
-    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer},
+    rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict, restored},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,11 +24,21 @@ pub struct FakeBuckets {
     states: Mutex<States>,
     pub takes: AtomicUsize,
     pub away: AtomicBool,
+    /// Payers it knows, once it has forgotten everything; `None`: all of them.
+    known: Mutex<Option<HashSet<Payer>>>,
+    pub restores: AtomicUsize,
 }
 
 impl FakeBuckets {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, states: Mutex::default(), takes: AtomicUsize::new(0), away: AtomicBool::new(false) }
+        Self {
+            clock,
+            states: Mutex::default(),
+            takes: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
+            known: Mutex::default(),
+            restores: AtomicUsize::new(0),
+        }
     }
 
     /// Whole tokens in all buckets together, as they were when last touched.
@@ -33,6 +46,16 @@ impl FakeBuckets {
         let states = self.states.lock().unwrap();
         let levels = states.values().filter_map(|state| if let State::Amounts(level) = state { Some(level) } else { None });
         levels.flat_map(|level| level.portions().collect::<Vec<_>>()).map(|portion| portion.micro_tokens / 1_000_000).sum()
+    }
+
+    /// As a restarted server does.
+    pub fn forget(&self) {
+        self.states.lock().unwrap().clear();
+        *self.known.lock().unwrap() = Some(HashSet::new());
+    }
+
+    fn knows(&self, take: &Take) -> bool {
+        take.payer().is_none_or(|payer| self.known.lock().unwrap().as_ref().is_none_or(|known| known.contains(&payer)))
     }
 
     pub fn keys(&self) -> Vec<BucketKey> {
@@ -53,7 +76,18 @@ impl RateLimits for FakeBuckets {
         self.takes.fetch_add(1, Ordering::SeqCst);
         let now = self.answer()?;
         let mut states = self.states.lock().unwrap();
-        Ok(requests.iter().map(|take| decide(&mut states, take, now)).collect())
+        let forgotten = || TakeAnswer { verdict: Verdict::Forgotten, levels: Vec::new() };
+        Ok(requests.iter().map(|take| if self.knows(take) { decide(&mut states, take, now) } else { forgotten() }).collect())
+    }
+
+    async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()> {
+        let now = self.answer()?;
+        let mut known = self.known.lock().unwrap();
+        if known.as_mut().is_some_and(|known| known.insert(payer)) {
+            self.restores.fetch_add(1, Ordering::SeqCst);
+            self.states.lock().unwrap().extend(restored(uses, now).into_iter().map(|(key, (_, state))| (key, state)));
+        }
+        Ok(())
     }
 
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
@@ -88,7 +122,7 @@ fn decide(states: &mut States, Take { buckets, ask }: &Take, now: i64) -> TakeAn
     let waits: Vec<Wait> = buckets.iter().map(wait).collect();
     let allowed = waits.iter().all(|wait| *wait == Wait::Passes);
     let levels = buckets.iter().zip(waits).map(|(bucket, wait)| BucketLevel { reading: touch(states, bucket, ask, allowed, now), wait });
-    TakeAnswer { allowed, levels: levels.collect() }
+    TakeAnswer { verdict: if allowed { Verdict::Allowed } else { Verdict::Refused }, levels: levels.collect() }
 }
 
 fn touch(states: &mut States, bucket: &Bucket, ask: &Ask, allowed: bool, now: i64) -> Reading {
