@@ -10,7 +10,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// A full bucket that needs longer than this to drain is a balance, and those are pools.
-const LONGEST_DRAIN_SECS: i64 = 366 * 86_400;
+const LONGEST_DRAIN_SECS: i64 = 100 * 365 * 86_400;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -142,7 +142,7 @@ impl Limit {
             return wrong("leakRatePerSecond empties the whole capacity within a millisecond; raise capacity or lower the rate".into());
         }
         if capacity > i128::from(rate.get()) * i128::from(LONGEST_DRAIN_SECS) {
-            return wrong("leakRatePerSecond needs more than 366 days to empty the capacity; use a pool for a balance".into());
+            return wrong("leakRatePerSecond needs more than a hundred years to empty the capacity; use a pool for a balance".into());
         }
         None
     }
@@ -219,7 +219,7 @@ mod tests {
             ("leakRatePerSecond", r#"{"scope":"USER","capacity":1}"#),
             ("leakRatePerSecond", r#"{"scope":"USER","capacity":1,"leakRatePerSecond":0}"#),
             ("leakRatePerSecond", r#"{"scope":"USER","capacity":1,"leakRatePerSecond":1001}"#),
-            ("leakRatePerSecond", r#"{"scope":"USER","capacity":1000000,"leakRatePerSecond":0.001}"#),
+            ("leakRatePerSecond", r#"{"scope":"USER","capacity":1000000000,"leakRatePerSecond":0.001}"#),
             ("leakRatePerSecond", r#"{"scope":"USER","algorithm":"FIXED_WINDOW","capacity":1,"windowSeconds":1,"leakRatePerSecond":1}"#),
             ("leakRatePerSecond", r#"{"scope":"USER","algorithm":"CONCURRENCY","capacity":1,"leakRatePerSecond":1}"#),
             ("windowSeconds", r#"{"scope":"USER","algorithm":"TOKEN_BUCKET","capacity":1,"leakRatePerSecond":1,"windowSeconds":60}"#),
