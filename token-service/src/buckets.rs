@@ -203,14 +203,18 @@ impl Buckets {
 
     /// Undoes a take whose request is known to have changed nothing. Best effort: what is lost leaves by itself.
     pub async fn give_back(&self, taken: &Taken) {
-        self.give_back_rest(taken, Tokens::ZERO).await;
+        self.return_taken(taken, Tokens::ZERO, true).await;
     }
 
     /// Gives back what a request did not need, and the slot of a hold that is over. Best effort, as [`Buckets::give_back`].
     pub async fn give_back_rest(&self, taken: &Taken, used: Tokens) {
+        self.return_taken(taken, used, false).await;
+    }
+
+    async fn return_taken(&self, taken: &Taken, used: Tokens, undone: bool) {
         let ask = taken.take.ask;
         let held_for_ms = (self.clock.now() - taken.since).num_milliseconds();
-        let back = Return { amount: ask.amount.saturating_sub(used), hold: ask.hold.map(|hold| hold.id), held_for_ms };
+        let back = Return { amount: ask.amount.saturating_sub(used), hold: ask.hold.map(|hold| hold.id), held_for_ms, undone };
         let store = if taken.held_by == HeldBy::Local { &self.local } else { &self.store };
         give_back_to(store.as_ref(), taken.take.buckets.clone(), back).await;
     }
@@ -220,7 +224,7 @@ impl Buckets {
         let owners = Owners::of_charge(settings, charge, facts);
         let buckets = applicable(settings, &owners, &charge.spec.provider, charge.spec.model.as_ref());
         let held_for_ms = (self.clock.now() - charge.created_at).num_milliseconds();
-        let back = Return { amount: charge.held.saturating_sub(used), hold: Some(charge.spec.id.0), held_for_ms };
+        let back = Return { amount: charge.held.saturating_sub(used), hold: Some(charge.spec.id.0), held_for_ms, undone: false };
         give_back_to(self.store.as_ref(), buckets, back).await;
     }
 

@@ -110,7 +110,7 @@ impl RedisRateLimits {
         for (request, bucket) in requests.iter().flat_map(|request| request.buckets.iter().map(move |bucket| (request, bucket))) {
             arguments.keys.push(self.name(bucket));
             let (kind, pace) = coded(bucket.rule.pace());
-            for number in [kind, pace, request.back.amount.get().min(MAX_CAPACITY), request.back.held_for_ms.max(0)] {
+            for number in [kind, pace, request.back.amount.get().min(MAX_CAPACITY), request.back.age_ms(bucket.rule.pace())] {
                 arguments.push(number);
             }
             arguments.push_text(request.back.hold.map_or_else(String::new, |id| id.to_string()));

@@ -131,7 +131,7 @@ async fn a_server_that_forgot_the_scripts_is_told_again() {
         assert_eq!(limits.take(std::slice::from_ref(&request)).await.unwrap()[0].allowed(), allowed);
     }
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut plain).await.unwrap();
-    let back = Return { amount: tokens(4), hold: None, held_for_ms: 0 };
+    let back = Return { amount: tokens(4), hold: None, held_for_ms: 0, undone: true };
     limits.give_back(&[GiveBack { buckets: request.buckets.clone(), back }]).await.unwrap();
     assert!(limits.take(&[request]).await.unwrap()[0].allowed());
 }

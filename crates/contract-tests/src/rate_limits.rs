@@ -43,7 +43,7 @@ fn take(buckets: &[Bucket], amount: i64) -> Take {
 }
 
 fn give_back(buckets: &[Bucket], amount: i64, held_for_ms: i64) -> GiveBack {
-    GiveBack { buckets: buckets.to_vec(), back: Return { amount: tokens(amount), hold: None, held_for_ms } }
+    GiveBack { buckets: buckets.to_vec(), back: Return { amount: tokens(amount), hold: None, held_for_ms, undone: false } }
 }
 
 async fn allowed(limits: &dyn RateLimits, buckets: &[Bucket], amount: i64) -> bool {

@@ -75,6 +75,19 @@ pub struct Return {
     pub hold: Option<Uuid>,
     /// Time since it was taken, milliseconds: what has left the bucket by itself meanwhile is not returned again.
     pub held_for_ms: i64,
+    /// The request led to nothing at once, so all of it is returned to a bucket that drains. What drained meanwhile is then returned too:
+    /// at most what one bucket drains in that time, however many requests are undone.
+    pub undone: bool,
+}
+
+impl Return {
+    /// The time for which a bucket of this pace takes what has left by itself from what is returned.
+    pub fn age_ms(&self, pace: Pace) -> i64 {
+        match pace {
+            Pace::Drain { .. } if self.undone => 0,
+            _ => self.held_for_ms.max(0),
+        }
+    }
 }
 
 /// When the amount would pass.
@@ -201,7 +214,7 @@ impl BucketRule {
         match state {
             State::Amounts(level) => {
                 let micro_tokens = back.amount.get().min(MAX_CAPACITY) * MICRO;
-                State::Amounts(level.as_of(self.pace, now_ms).minus(self.pace, micro_tokens, back.held_for_ms.max(0), now_ms))
+                State::Amounts(level.as_of(self.pace, now_ms).minus(self.pace, micro_tokens, back.age_ms(self.pace), now_ms))
             }
             State::Slots(mut slots) => {
                 if let Some(id) = back.hold {

@@ -20,8 +20,8 @@ const MICRO: i128 = 1_000_000;
 #[derive(Clone, Debug)]
 pub enum Step {
     Take(Tokens),
-    /// Of something taken so many milliseconds ago, as the caller believes.
-    GiveBack(Tokens, i64),
+    /// Of something taken so many milliseconds ago, as the caller believes; and whether the request is undone.
+    GiveBack(Tokens, i64, bool),
     /// Of one of the buckets, and from now on.
     ChangeRule(usize, BucketRule),
     Peek,
@@ -62,7 +62,8 @@ fn any_pause() -> impl Strategy<Value = i64> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => any_amount().prop_map(Step::Take),
-        2 => (any_amount(), prop_oneof![Just(0i64), 0i64..10_000, 0i64..10 * 86_400_000]).prop_map(|(amount, ms)| Step::GiveBack(amount, ms)),
+        2 => (any_amount(), prop_oneof![Just(0i64), 0i64..10_000, 0i64..10 * 86_400_000], any::<bool>())
+            .prop_map(|(amount, ms, undone)| Step::GiveBack(amount, ms, undone)),
         1 => (0usize..3, any_rule()).prop_map(|(which, rule)| Step::ChangeRule(which, rule)),
         1 => Just(Step::Peek),
     ]
@@ -115,11 +116,13 @@ impl Exact {
         }
     }
 
-    fn give_back(&mut self, pace: Pace, amount: Tokens, held_for_ms: i128, now_ms: i128) {
-        let mut amount = i128::from(amount.get().min(MAX_CAPACITY)) * MICRO;
+    fn give_back(&mut self, pace: Pace, back: &Return, now_ms: i128) {
+        let mut amount = i128::from(back.amount.get().min(MAX_CAPACITY)) * MICRO;
+        let held_for_ms = i128::from(back.held_for_ms);
         let newest = self.amounts.len() - 1;
         let taken_at_ms = self.amounts[newest].1.max(now_ms) - held_for_ms;
         let own = match pace {
+            Pace::Drain { .. } if back.undone => newest,
             Pace::Drain { micro_per_ms } => {
                 amount = (amount - held_for_ms * i128::from(micro_per_ms)).max(0);
                 newest
@@ -156,7 +159,9 @@ pub async fn the_store_the_rule_and_an_exact_model_agree(
         let now_ms = clock.now().timestamp_millis();
         match step {
             Step::Take(amount) => played.take(amount, now_ms).await?,
-            Step::GiveBack(amount, held_for_ms) => played.give_back(amount, held_for_ms, now_ms).await,
+            Step::GiveBack(amount, held_for_ms, undone) => {
+                played.give_back(Return { amount, hold: None, held_for_ms, undone }, now_ms).await;
+            }
             Step::ChangeRule(which, rule) => played.buckets[which].rule = rule,
             Step::Peek => played.peek(now_ms).await?,
         }
@@ -204,8 +209,7 @@ impl Played<'_> {
         Ok(())
     }
 
-    async fn give_back(&mut self, amount: Tokens, held_for_ms: i64, now_ms: i64) {
-        let back = Return { amount, hold: None, held_for_ms };
+    async fn give_back(&mut self, back: Return, now_ms: i64) {
         self.limits.give_back(&[GiveBack { buckets: self.buckets.clone(), back }]).await.unwrap();
         for i in 0..3 {
             // What was never taken from is not stored, and giving back to it stores nothing.
@@ -213,7 +217,7 @@ impl Played<'_> {
             let rule = self.buckets[i].rule;
             self.states[i] = Some(rule.give_back(state, &back, now_ms));
             self.exact[i].move_to(rule.pace(), i128::from(now_ms));
-            self.exact[i].give_back(rule.pace(), amount, i128::from(held_for_ms), i128::from(now_ms));
+            self.exact[i].give_back(rule.pace(), &back, i128::from(now_ms));
         }
     }
 

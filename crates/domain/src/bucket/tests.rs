@@ -10,7 +10,7 @@ fn ask(amount: i64) -> Ask {
 }
 
 fn back(amount: i64, held_for_ms: i64) -> Return {
-    Return { amount: tokens(amount), hold: None, held_for_ms }
+    Return { amount: tokens(amount), hold: None, held_for_ms, undone: false }
 }
 
 fn draining(capacity: i64, rate: &str) -> BucketRule {
@@ -123,6 +123,12 @@ fn what_has_left_by_itself_is_not_given_back_again() {
     // After 5 s 50 have drained; another 40 came. 10 of the 60 are still there.
     let state = rule.take(state, &ask(40), 5_000);
     assert_eq!(used_micro(&rule, &rule.give_back(state, &back(60, 5_000), 5_000), 5_000), 40 * MICRO);
+    // A thousand requests that are undone after a while leave the bucket as it would be without them.
+    let rule = draining(2_000, "1");
+    let busy = rule.take(rule.take(rule.empty(), &ask(900), 0), &ask(1_000), 0);
+    let undo = Return { undone: true, ..back(1, 2_000) };
+    let undone = (0..1_000).fold(busy, |state, _| rule.give_back(state, &undo, 2_000));
+    assert_eq!(used_micro(&rule, &undone, 2_000), 898 * MICRO);
     let rule = BucketRule::fixed_window(100, 60);
     let first = rule.take(rule.empty(), &ask(60), 1_000_000);
     let second = rule.take(first.clone(), &ask(30), 1_060_000);
