@@ -18,7 +18,11 @@ const CODES: [(&str, u16, &str); 22] = [
         "The request is wrong. The errors name each field, what it must be and, where the list is short, what is accepted.",
     ),
     ("unauthenticated", 401, "No valid credential. Send an API key as X-Api-Key or as Authorization: Bearer."),
-    ("quota_exhausted", 402, "The pool that pays has fewer tokens than were asked for. Wait for resetsAt or get tokens granted."),
+    (
+        "quota_exhausted",
+        402,
+        "The pool that pays, or a budget of it, has less than was asked for. Wait for resetsAt or get tokens granted.",
+    ),
     ("forbidden", 403, "The credential is valid and may not do this. requiredScope names what it lacks."),
     ("not_found", 404, "It does not exist, or it belongs to somebody else."),
     ("method_not_allowed", 405, "This path has other methods. Allow lists them."),
