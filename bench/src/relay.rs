@@ -8,7 +8,7 @@ use crate::{
     log,
     process::Process,
 };
-use adapter_postgres::Postgres;
+use adapter_postgres::{PackedRows, Postgres};
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use ports::outbox::OutboxRow;
@@ -62,21 +62,14 @@ async fn preload(postgres: &Postgres, plan: &Plan) -> Result<()> {
 }
 
 async fn insert(postgres: &Postgres, rows: &[OutboxRow]) -> Result<()> {
-    fn column<T>(rows: &[OutboxRow], value: impl Fn(&OutboxRow) -> T) -> Vec<T> {
-        rows.iter().map(value).collect()
+    let mut packed = PackedRows::default();
+    for row in rows {
+        let trace_parent = row.trace_parent.as_deref().map(str::parse).transpose()?;
+        packed.push(row.shard, row.seq, trace_parent, &row.payload);
     }
-    sqlx::query(include_str!("sql/insert_outbox.sql"))
-        .bind(column(rows, |row| i16::from(row.shard.index())))
-        .bind(column(rows, |row| row.seq))
-        .bind(column(rows, |row| row.epoch))
-        .bind(column(rows, |row| row.event_id))
-        .bind(column(rows, |row| row.kind.clone()))
-        .bind(column(rows, |row| row.tenant))
-        .bind(column(rows, |row| row.occurred_at))
-        .bind(column(rows, |row| row.trace_parent.clone()))
-        .bind(column(rows, |row| row.payload.clone()))
-        .execute(postgres.pool())
-        .await?;
+    let columns = packed.columns();
+    let statement = sqlx::query(include_str!("sql/insert_outbox.sql")).bind(columns.shards).bind(columns.counts);
+    statement.bind(columns.seqs).bind(columns.events).execute(postgres.pool()).await?;
     Ok(())
 }
 

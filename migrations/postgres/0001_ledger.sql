@@ -8,25 +8,36 @@ CREATE TABLE outbox_shard (
     -- Raised when the ledger is restored from a backup.
     epoch    integer NOT NULL DEFAULT 1,
     -- Whether any payer of the shard ever had a budget: a batch of others need not look for one.
-    budgets  boolean NOT NULL DEFAULT false
+    budgets  boolean NOT NULL DEFAULT false,
+    -- Whether this database keeps the shard: of several, one at most. Read under the row's lock by everyone who writes.
+    home     boolean NOT NULL DEFAULT true
 ) WITH (fillfactor = 10);
 INSERT INTO outbox_shard (shard) SELECT generate_series(0, 63);
 
--- All events, never changed and never deleted row by row.
+-- All events, never changed and never deleted row by row: partitions of seven days, made ahead and dropped as a whole.
 CREATE TABLE outbox (
-    shard        smallint NOT NULL,
-    seq          bigint NOT NULL CHECK (seq > 0),
-    epoch        integer NOT NULL,
-    event_id     uuid NOT NULL,
-    kind         text NOT NULL,
-    tenant       uuid NOT NULL,
-    occurred_at  timestamptz NOT NULL,
-    trace_parent text,
-    payload      bytea NOT NULL,
-    PRIMARY KEY (shard, seq)
+    -- On which the transaction began, UTC.
+    day    date NOT NULL,
+    shard  smallint NOT NULL,
+    -- Events in this row: a run without gaps, of one transaction.
+    count  smallint NOT NULL CHECK (count > 0),
+    -- Number of the last of them.
+    seq    bigint NOT NULL CHECK (seq >= count),
+    -- What the relay passes on, one after the other; the format is in adapter-postgres/src/packed.rs.
+    events bytea NOT NULL,
+    PRIMARY KEY (shard, seq, day)
+) PARTITION BY RANGE (day);
+-- Events are small and random: neither worth compressing nor moving out of the row.
+ALTER TABLE outbox ALTER COLUMN events SET STORAGE EXTERNAL;
+
+-- Which days of the outbox a reader need not look at. Apart from `outbox_shard`, whose row locks belong to the writers.
+CREATE TABLE outbox_history (
+    shard      smallint PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+    -- Events with a number above `closed_seq` lie on this day or later.
+    closed_day date NOT NULL DEFAULT '1970-01-01',
+    closed_seq bigint NOT NULL DEFAULT 0
 );
--- Payloads are small and random: neither worth compressing nor moving out of the row.
-ALTER TABLE outbox ALTER COLUMN payload SET STORAGE EXTERNAL;
+INSERT INTO outbox_history (shard) SELECT generate_series(0, 63);
 
 CREATE TABLE charge (
     shard          smallint NOT NULL,
@@ -133,9 +144,12 @@ CREATE TABLE budget (
 ) WITH (fillfactor = 70);
 CREATE INDEX budget_by_shard ON budget (shard);
 
+-- Answers by idempotency key: partitions of a day, made ahead and dropped as a whole.
 CREATE TABLE idempotency (
     -- The first 128 bits of SHA-256 over scope, a zero byte and key: a third of the size of the texts, in the row and in the index.
-    name        uuid PRIMARY KEY,
+    name        uuid NOT NULL,
+    -- On which the transaction began, UTC. Part of the key only because the partitions ask for it.
+    day         date NOT NULL,
     shard       smallint NOT NULL,
     fingerprint bytea NOT NULL,
     -- The charge that the request was about. The one that opened the key may complete it while the lease runs.
@@ -145,7 +159,48 @@ CREATE TABLE idempotency (
     context     bytea NOT NULL,
     -- The outcome as JSON; of a charge only what may have changed since, see ledger/answers.rs.
     outcome     text NOT NULL,
-    created_at  timestamptz NOT NULL
-);
--- Old answers are forgotten in steps, oldest first. Rows arrive in this order, so it costs little.
-CREATE INDEX idempotency_by_age ON idempotency (created_at);
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, day)
+) PARTITION BY RANGE (day);
+-- A move of shards asks for the youngest, and for the open ones. Rows arrive in this order, so such an index costs nothing.
+CREATE INDEX idempotency_by_age ON idempotency USING brin (created_at) WITH (pages_per_range = 32);
+CREATE INDEX idempotency_open ON idempotency (name) WHERE lease_until IS NOT NULL;
+
+-- Makes the partitions of `parent` that cover the days from `first` to `last`, each `width` days long and counted from a Monday.
+-- Made apart and attached: that stops neither readers nor writers. Only for a caller that holds the lock of the maintenance.
+CREATE FUNCTION add_partitions(parent text, width integer, first date, last date) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    monday CONSTANT date := '2024-01-01';
+    starts date := monday + (first - monday) / width * width;
+    name   text;
+    added  integer := 0;
+BEGIN
+    WHILE starts <= last LOOP
+        name := parent || to_char(starts, '_YYYY_MM_DD');
+        IF to_regclass(name) IS NULL THEN
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, parent);
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name, starts, starts + width);
+            added := added + 1;
+        END IF;
+        starts := starts + width;
+    END LOOP;
+    RETURN added;
+END $$;
+
+-- Drops the partitions of `parent` that end on or before `keep_from`. Their rows were past their keeping.
+CREATE FUNCTION drop_partitions(parent text, keep_from date) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    old     regclass;
+    dropped integer := 0;
+BEGIN
+    FOR old IN
+        SELECT i.inhrelid::regclass FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = parent::regclass
+          AND substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([0-9-]+)'\)$re$)::date <= keep_from
+        ORDER BY c.relname
+    LOOP
+        EXECUTE format('DROP TABLE %s', old);
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END $$;

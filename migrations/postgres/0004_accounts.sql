@@ -43,7 +43,9 @@ CREATE TABLE installation (
     -- Under which key secrets are hashed.
     pepper   bytea NOT NULL CHECK (length(pepper) = 32),
     -- Rises with every revoked key, changed membership and changed tier.
-    revision bigint NOT NULL DEFAULT 0
+    revision bigint NOT NULL DEFAULT 0,
+    -- One of the further databases of an installation: keeps the shards that were moved to it, and nothing else.
+    ledger_only boolean NOT NULL DEFAULT false
 );
 -- Two random UUIDs, 244 bits of the server's strong randomness, evened out by a hash.
 INSERT INTO installation (pepper) VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())));

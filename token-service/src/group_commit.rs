@@ -1,9 +1,10 @@
 //! The writer: what many requests want written goes into the ledger in one transaction.
 //!
-//! One commit runs at a time; whatever arrived meanwhile is the next batch. Nothing waits on a timer, and one bad item or one
-//! repeated idempotency key never holds up its neighbours.
+//! One commit runs at a time in each store that the ledger is divided into; whatever arrived meanwhile is the next batch. Nothing waits
+//! on a timer, and neither one bad item, one repeated idempotency key nor one store that is away holds up the others.
 
 use crate::unknown_outcome::{self, Batch};
+use futures::future::join_all;
 use ports::{
     StoreError,
     ledger::{Claim, Idempotency, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest},
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Requests that may wait for a commit; more are answered 503 at once.
+/// Requests that may wait for a commit of one store; more are answered 503 at once.
 const QUEUE: usize = 4_096;
 /// Most requests in one transaction.
 const MOST_IN_BATCH: usize = 512;
@@ -86,26 +87,33 @@ pub struct Writer {
 
 #[derive(Clone)]
 enum Way {
-    Grouped(mpsc::Sender<Job>),
+    /// A queue for each store.
+    Grouped(Arc<[mpsc::Sender<Job>]>),
     /// One transaction each, as many at once as the queue would hold.
     PerRequest(Arc<Semaphore>),
 }
 
-/// The receiving end, to be run as a task. Nothing to do where every request commits by itself.
-pub struct GroupCommit {
+/// The receiving ends, to be run as a task. Nothing to do where every request commits by itself.
+pub struct GroupCommit(Vec<Lane>);
+
+/// The writer of one store.
+struct Lane {
     committer: Arc<Committer>,
     queue: mpsc::Receiver<Job>,
     deferred: VecDeque<Job>,
 }
 
 pub fn writer(ledger: Arc<dyn Ledger>, write: LedgerWrite) -> (Writer, GroupCommit) {
-    let committer = Arc::new(Committer { ledger, away: AtomicBool::new(false) });
-    let (sender, queue) = mpsc::channel(QUEUE);
+    let away = (0..ledger.stores()).map(|_| AtomicBool::new(false)).collect();
+    let committer = Arc::new(Committer { ledger, away });
+    let (senders, queues): (Vec<_>, Vec<_>) = (0..committer.ledger.stores()).map(|_| mpsc::channel(QUEUE)).unzip();
     let way = match write {
-        LedgerWrite::Grouped => Way::Grouped(sender),
+        LedgerWrite::Grouped => Way::Grouped(senders.into()),
         LedgerWrite::PerRequest => Way::PerRequest(Arc::new(Semaphore::new(QUEUE))),
     };
-    (Writer { committer: Arc::clone(&committer), way }, GroupCommit { committer, queue, deferred: VecDeque::new() })
+    let lane = |queue| Lane { committer: Arc::clone(&committer), queue, deferred: VecDeque::new() };
+    let lanes = GroupCommit(queues.into_iter().map(lane).collect());
+    (Writer { committer, way }, lanes)
 }
 
 impl Writer {
@@ -117,7 +125,11 @@ impl Writer {
         let (answer, written) = oneshot::channel();
         let job = Job { request, answer, queued_at: Instant::now() };
         match &self.way {
-            Way::Grouped(queue) => queue.try_send(job).map_err(|_| WriteError::Overloaded)?,
+            Way::Grouped(queues) => {
+                let store = self.committer.ledger.store_of(job.request.shard);
+                let queue = queues.get(store).ok_or(WriteError::Overloaded)?;
+                queue.try_send(job).map_err(|_| WriteError::Overloaded)?;
+            }
             Way::PerRequest(slots) => {
                 let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| WriteError::Overloaded)?;
                 let committer = Arc::clone(&self.committer);
@@ -140,7 +152,13 @@ pub fn own_key() -> Idempotency {
 
 impl GroupCommit {
     /// Commits batch after batch; once stopped, what is still queued is committed too.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        join_all(self.0.into_iter().map(|lane| lane.run(stop.clone()))).await;
+    }
+}
+
+impl Lane {
+    async fn run(mut self, stop: CancellationToken) {
         while let Some(first) = self.next(&stop).await {
             let batch = self.gather(first);
             self.committer.commit(batch).await;
@@ -190,7 +208,8 @@ impl GroupCommit {
 /// Takes batches to the ledger and answers whoever waits.
 pub struct Committer {
     ledger: Arc<dyn Ledger>,
-    away: AtomicBool,
+    /// Of each store.
+    away: Vec<AtomicBool>,
 }
 
 impl Committer {
@@ -205,6 +224,7 @@ impl Committer {
 
     /// The parts that are still to be done: both halves of a batch that failed for a reason of one item.
     async fn commit_batch(self: &Arc<Self>, batch: Batch) -> Vec<Batch> {
+        let store = batch.requests.first().map_or(0, |request| self.ledger.store_of(request.shard));
         let started = Instant::now();
         let applied = self.apply(&batch.requests).await;
         metrics::histogram!("group_commit_batch_size").record(count(batch.len()));
@@ -213,18 +233,22 @@ impl Committer {
             Ok(answers) => batch.deliver(answers),
             Err(StoreError::Corrupt { .. }) if batch.len() > 1 => return batch.halves(),
             Err(error @ StoreError::OutcomeUnknown { .. }) => {
-                self.note(Some(&error));
+                self.note(store, Some(&error));
                 // By itself, so that the writer goes on; whoever waits for these answers keeps the process from stopping.
                 tokio::spawn(unknown_outcome::resolve(Arc::clone(self), batch, error.store()));
                 return Vec::new();
             }
+            // A shard was moved while its requests waited: those of the other stores are not concerned.
+            Err(StoreError::Unavailable { .. }) if batch.is_mixed(|shard| self.ledger.store_of(shard)) => {
+                return batch.divided(|shard| self.ledger.store_of(shard));
+            }
             Err(error) => {
-                self.note(Some(&error));
+                self.note(store, Some(&error));
                 batch.fail(&error.into());
                 return Vec::new();
             }
         }
-        self.note(None);
+        self.note(store, None);
         Vec::new()
     }
 
@@ -243,18 +267,19 @@ impl Committer {
     }
 
     /// Says once when the ledger goes away and once when it is back; damaged data each time.
-    fn note(&self, failure: Option<&StoreError>) {
+    fn note(&self, store: usize, failure: Option<&StoreError>) {
         if let Some(error @ StoreError::Corrupt { .. }) = failure {
             tracing::error!(%error, "a write failed on a defect or damaged data");
             return;
         }
         let away = failure.is_some();
-        if self.away.load(Ordering::Relaxed) == away || self.away.swap(away, Ordering::Relaxed) == away {
+        let Some(known) = self.away.get(store) else { return };
+        if known.load(Ordering::Relaxed) == away || known.swap(away, Ordering::Relaxed) == away {
             return;
         }
         match failure {
-            Some(error) => tracing::warn!(%error, "the ledger takes no writes; requests are answered 503"),
-            None => tracing::info!("the ledger takes writes again"),
+            Some(error) => tracing::warn!(%error, store, "the ledger takes no writes; requests are answered 503"),
+            None => tracing::info!(store, "the ledger takes writes again"),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const EACH: Duration = Duration::from_secs(1);
 /// Holds ended at a time.
 const PAGE: u32 = 256;
-/// Rounds between two clean-ups of old answers.
+/// Rounds between two times of upkeep.
 const ROUNDS_PER_HOUR: u32 = 3_600;
 /// How long an answer is replayed under its key.
 const KEEP_ANSWERS: TimeDelta = TimeDelta::hours(48);
@@ -36,9 +36,9 @@ pub async fn sweep(service: Arc<Service>, shutdown: CancellationToken) {
             tracing::debug!(%error, "expired holds were not ended in this round");
         }
         if round.is_multiple_of(ROUNDS_PER_HOUR)
-            && let Err(error) = service.ledger.forget_answers(service.clock.now() - KEEP_ANSWERS).await
+            && let Err(error) = service.ledger.maintain(service.clock.now() - KEEP_ANSWERS).await
         {
-            tracing::debug!(%error, "old answers were not forgotten in this round");
+            tracing::warn!(%error, "the upkeep of the ledger failed; it is tried again in an hour");
         }
         round = round.wrapping_add(1);
     }

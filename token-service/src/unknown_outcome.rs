@@ -4,12 +4,15 @@
 //! done is answered as done and what was not done is done now: exactly once either way.
 
 use crate::group_commit::{Committer, Job, WriteError, Written};
-use domain::ledger::{Command, Outcome};
+use domain::{
+    ids::Shard,
+    ledger::{Command, Outcome},
+};
 use ports::{
     StoreError,
     ledger::{LedgerAnswer, LedgerRequest, StoredAnswer},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// How long the ledger is asked before the client is told to come back.
@@ -42,6 +45,24 @@ impl Batch {
         let middle = self.requests.len() / 2;
         let later = Self { requests: self.requests.split_off(middle), waiting: self.waiting.split_off(middle) };
         vec![later, self]
+    }
+
+    /// Whether the requests are for more than one store.
+    pub fn is_mixed(&self, store_of: impl Fn(Shard) -> usize) -> bool {
+        let mut stores = self.requests.iter().map(|request| store_of(request.shard));
+        stores.next().is_some_and(|first| stores.any(|other| other != first))
+    }
+
+    /// A batch for each store.
+    pub fn divided(self, store_of: impl Fn(Shard) -> usize) -> Vec<Self> {
+        let mut of_store: BTreeMap<usize, Self> = BTreeMap::new();
+        for (request, waiting) in self.requests.into_iter().zip(self.waiting) {
+            let store = store_of(request.shard);
+            let batch = of_store.entry(store).or_insert_with(|| Self { requests: Vec::new(), waiting: Vec::new() });
+            batch.requests.push(request);
+            batch.waiting.push(waiting);
+        }
+        of_store.into_values().collect()
     }
 
     pub fn deliver(self, answers: Vec<LedgerAnswer>) {

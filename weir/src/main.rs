@@ -3,6 +3,7 @@
 mod api;
 mod audit;
 mod keys;
+mod ledger;
 mod migrate;
 mod orgs;
 mod output;
@@ -33,6 +34,7 @@ enum Command {
     Audit(audit::Args),
     Seed(seed::Args),
     Keys(keys::Args),
+    Ledger(ledger::Args),
     Orgs(orgs::Args),
 }
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             Command::Audit(args) => audit::run(args).await,
             Command::Seed(args) => seed::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Ledger(args) => ledger::run(args).await,
             Command::Orgs(args) => orgs::run(args).await,
         }
     });

@@ -45,7 +45,7 @@ impl Ledger for MemoryLedger {
     async fn expired_holds(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
         unimplemented!("nothing here is held")
     }
-    async fn forget_answers(&self, _: DateTime<Utc>) -> Result<u64> {
+    async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {
         unimplemented!("nothing here is keyed")
     }
     async fn snapshot(&self, _: Shard) -> Result<ShardSnapshot> {

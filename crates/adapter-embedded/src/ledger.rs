@@ -21,7 +21,7 @@ use crate::{
 use apply::Batch;
 use async_trait::async_trait;
 use budgets::{BudgetRow, load_budgets};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveTime, Utc};
 use domain::{
     budget::Budget,
     charge::Charge,
@@ -36,7 +36,7 @@ use rows::{ChargeRow, PeriodRow, PoolRow};
 use sqlx::{Row, Sqlite, Transaction};
 use uuid::Uuid;
 
-/// Rows that one transaction of [`Ledger::forget_answers`] drops; between two of them others write.
+/// Rows that one transaction of [`Ledger::maintain`] drops; between two of them others write.
 const FORGET_AT_ONCE: u32 = 1_000;
 
 #[async_trait]
@@ -128,16 +128,15 @@ impl Ledger for Embedded {
         Ok(ids.into_iter().map(ChargeId).collect())
     }
 
-    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
-        let mut forgotten = 0;
+    async fn maintain(&self, forget_answers_before: DateTime<Utc>) -> Result<()> {
+        let day = forget_answers_before.date_naive().and_time(NaiveTime::MIN).and_utc();
         loop {
             let mut transaction = self.inner.main.begin(Durability::WithNext).await?;
-            let query = sqlx::query(include_str!("../sql/forget_idempotency.sql")).bind(before.timestamp_millis()).bind(FORGET_AT_ONCE);
+            let query = sqlx::query(include_str!("../sql/forget_idempotency.sql")).bind(day.timestamp_millis()).bind(FORGET_AT_ONCE);
             let rows = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected();
             commit(transaction).await?;
-            forgotten += rows;
             if rows < u64::from(FORGET_AT_ONCE) {
-                return Ok(forgotten);
+                return Ok(());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Connections and their limits, and the schema.
 
-use crate::{STORE, error::not_done, news::News};
+use crate::{STORE, error::not_done, news::News, partitions};
 use ports::{Result, StoreError};
 use sqlx::{
     ConnectOptions, Connection, PgPool,
@@ -75,7 +75,8 @@ impl Postgres {
         MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) => not_done(error),
             other => StoreError::corrupt(STORE, other.to_string()),
-        })
+        })?;
+        partitions::make_ahead(&self.pool).await
     }
 
     /// The connections, for measurements and operators' tools.

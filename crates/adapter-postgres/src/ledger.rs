@@ -28,6 +28,7 @@ mod write;
 use crate::{
     Postgres, STORE,
     error::{bounded, not_done},
+    packed, partitions,
     shard::shard_column,
 };
 use async_trait::async_trait;
@@ -43,12 +44,10 @@ use ports::{
     Result, StoreError,
     ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
 };
-use rows::{ChargeRow, PeriodRow, PoolRow, is_org};
+pub(crate) use rows::is_org;
+use rows::{ChargeRow, PeriodRow, PoolRow};
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-/// Rows that one statement of [`Ledger::forget_answers`] drops: short, because its locks and its dead rows are in everybody's way.
-const FORGET_AT_ONCE: i64 = 2_000;
 
 /// Why a step of the transaction did not succeed: the server's word, or what we make of its data.
 pub(crate) enum Failure {
@@ -58,7 +57,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Its meaning where nothing was committed.
-    fn not_done(self) -> StoreError {
+    pub(crate) fn not_done(self) -> StoreError {
         match self {
             Self::Sql(error) => not_done(error),
             Self::Store(error) => error,
@@ -151,21 +150,11 @@ impl Ledger for Postgres {
     }
 
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
-        let statement = sqlx::query_scalar(include_str!("sql/ledger/expired_holds.sql")).bind(now).bind(i64::from(limit));
-        let ids: Vec<Uuid> = bounded(statement.fetch_all(&self.pool)).await?;
-        Ok(ids.into_iter().map(ChargeId).collect())
+        Ok(self.due_holds(now, limit).await?.into_iter().map(|(_, id)| id).collect())
     }
 
-    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64> {
-        let mut forgotten = 0;
-        loop {
-            let statement = sqlx::query(include_str!("sql/ledger/forget_answers.sql")).bind(before).bind(FORGET_AT_ONCE);
-            let rows = bounded(statement.execute(&self.pool)).await?.rows_affected();
-            forgotten += rows;
-            if rows == 0 {
-                return Ok(forgotten);
-            }
-        }
+    async fn maintain(&self, forget_answers_before: DateTime<Utc>) -> Result<()> {
+        partitions::maintain(&self.pool, forget_answers_before).await
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
@@ -174,6 +163,15 @@ impl Ledger for Postgres {
 
     async fn ping(&self) -> Result<()> {
         bounded(sqlx::query(include_str!("sql/ping.sql")).execute(&self.pool)).await.map(drop)
+    }
+}
+
+impl Postgres {
+    /// Holds of the shards that are at home here, with their deadlines, oldest first.
+    pub(crate) async fn due_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<(DateTime<Utc>, ChargeId)>> {
+        let statement = sqlx::query_as(include_str!("sql/ledger/expired_holds.sql")).bind(now).bind(i64::from(limit));
+        let due: Vec<(DateTime<Utc>, Uuid)> = bounded(statement.fetch_all(&self.pool)).await?;
+        Ok(due.into_iter().map(|(deadline, id)| (deadline, ChargeId(id))).collect())
     }
 }
 
@@ -192,7 +190,7 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<Shard
     let column = shard_column(shard);
     sqlx::query(include_str!("sql/ledger/allow_long_reads.sql")).execute(&mut *connection).await?;
     let last_seq: i64 = sqlx::query_scalar(include_str!("sql/ledger/snapshot_head.sql")).bind(column).fetch_one(&mut *connection).await?;
-    let events: Vec<(i64, Vec<u8>)> =
+    let rows: Vec<(i64, i16, Vec<u8>)> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_events.sql")).bind(column).fetch_all(&mut *connection).await?;
     let charges: Vec<ChargeRow> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_charges.sql")).bind(column).fetch_all(&mut *connection).await?;
@@ -200,17 +198,22 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<Shard
         sqlx::query_as(include_str!("sql/ledger/snapshot_pools.sql")).bind(column).fetch_all(&mut *connection).await?;
     let periods: Vec<PeriodRow> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_periods.sql")).bind(column).fetch_all(&mut *connection).await?;
-    let stored = |(seq, payload): (i64, Vec<u8>)| {
-        let event = event_codec::decode(&payload).map_err(|error| error.to_string());
-        StoredEvent { seq, payload, event }
-    };
     let budgets = budgets::of_shard(connection, column).await?;
+    let mut events = Vec::new();
+    for (last, count, bytes) in rows {
+        events.extend(packed::numbered(&bytes, count, last)?.into_iter().map(|(seq, event)| stored_event(seq, event.payload)));
+    }
     Ok(ShardSnapshot {
         budgets,
-        events: events.into_iter().map(stored).collect(),
+        events,
         charges: charges.into_iter().map(ChargeRow::charge).collect::<Result<_>>()?,
         pools: pools.into_iter().map(PoolRow::pool).collect::<Result<_>>()?,
         past_periods: periods.into_iter().map(PeriodRow::period).collect::<Result<_>>()?,
         last_seq,
     })
+}
+
+fn stored_event(seq: i64, payload: Vec<u8>) -> StoredEvent {
+    let event = event_codec::decode(&payload).map_err(|error| error.to_string());
+    StoredEvent { seq, payload, event }
 }

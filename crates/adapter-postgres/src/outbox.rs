@@ -3,11 +3,11 @@
 
 use crate::{
     Postgres,
-    error::bounded,
+    error::{bounded, corrupt},
+    packed::{self, PackedEvent},
     shard::{shard_column, shard_of},
 };
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use ports::{
     Result,
@@ -15,29 +15,42 @@ use ports::{
 };
 use sqlx::{FromRow, PgConnection};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 use uuid::Uuid;
 
+/// Consecutive events of a shard; `seq` is the number of the last.
 #[derive(FromRow)]
-struct EventRow {
+struct EventsRow {
     shard: i16,
     seq: i64,
-    epoch: i32,
-    event_id: Uuid,
-    kind: String,
-    tenant: Uuid,
-    occurred_at: DateTime<Utc>,
-    trace_parent: Option<String>,
-    payload: Vec<u8>,
+    count: i16,
+    events: Vec<u8>,
 }
 
-impl EventRow {
-    fn row(self) -> Result<OutboxRow> {
-        let Self { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = self;
-        Ok(OutboxRow { shard: shard_of(shard)?, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload })
+impl EventsRow {
+    fn rows(self) -> Result<Vec<OutboxRow>> {
+        let shard = shard_of(self.shard)?;
+        let numbered = packed::numbered(&self.events, self.count, self.seq)?;
+        numbered.into_iter().map(|(seq, event)| outbox_row(shard, seq, event)).collect()
     }
+}
+
+fn outbox_row(shard: Shard, seq: i64, event: PackedEvent) -> Result<OutboxRow> {
+    let PackedEvent { trace_parent, payload } = event;
+    let header = event_codec::header(&payload).map_err(|error| corrupt(format!("event {seq} of shard {shard}: {error}")))?;
+    Ok(OutboxRow {
+        shard,
+        seq,
+        epoch: header.epoch,
+        event_id: header.event_id.0,
+        kind: header.kind.as_str().to_owned(),
+        tenant: header.tenant,
+        occurred_at: header.occurred_at,
+        trace_parent: trace_parent.map(|trace| trace.to_string()),
+        payload,
+    })
 }
 
 #[async_trait]
@@ -50,9 +63,21 @@ impl Outbox for Postgres {
         let statement = sqlx::query_as(include_str!("sql/outbox/read.sql"))
             .bind(positions.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
             .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
-            .bind(i64::from(limit));
-        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
-        rows.into_iter().map(EventRow::row).collect()
+            .bind(i64::from(limit))
+            .bind(packed::ROW_EVENTS);
+        let rows: Vec<EventsRow> = bounded(statement.fetch_all(&self.pool)).await?;
+        let mut wanted: HashMap<Shard, (i64, u32)> = positions.iter().map(|(shard, after)| (*shard, (*after, limit))).collect();
+        let mut events = Vec::new();
+        for row in rows {
+            for event in row.rows()? {
+                let Some((after, left)) = wanted.get_mut(&event.shard) else { continue };
+                if event.seq > *after && *left > 0 {
+                    *left -= 1;
+                    events.push(event);
+                }
+            }
+        }
+        Ok(events)
     }
 
     async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {

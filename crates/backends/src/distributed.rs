@@ -1,28 +1,38 @@
 //! Postgres, Redis, Kafka and Cassandra.
 
-use crate::Backends;
+use crate::{Backends, Closing};
 use adapter_cassandra::Cassandra;
 use adapter_embedded::MemoryRateLimits;
 use adapter_kafka::{Kafka, KafkaEventLog};
-use adapter_postgres::{Postgres, PostgresSettings};
+use adapter_postgres::{Databases, Postgres, PostgresSettings};
 use adapter_redis::RedisRateLimits;
 use anyhow::{Context, Result};
-use ports::Clock;
+use ports::{Clock, ledger::Ledger, outbox::Outbox};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::Config;
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
+
+const POSTGRES: &str = "WEIR__POSTGRES__URL";
+const FURTHER: &str = "WEIR__POSTGRES__LEDGER_URLS";
 
 pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
-    let postgres = Postgres::connect(&postgres_settings(config)?).await.context("WEIR__POSTGRES__URL")?;
+    let postgres = Postgres::connect(&postgres_settings(config)?).await.context(POSTGRES)?;
     let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
     let budget = Duration::from_millis(config.redis.timeout_ms.into());
     let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix, budget).await.context("WEIR__REDIS__URL")?;
     let event_log = KafkaEventLog::connect(kafka(config)?).context("WEIR__KAFKA__BROKERS")?;
     let cassandra = cassandra(config).await?;
     let shared = Arc::new(postgres.clone());
+    let (ledger, outbox, close): (Arc<dyn Ledger>, Arc<dyn Outbox>, Close) = if config.postgres.ledger_urls.is_empty() {
+        (shared.clone(), shared.clone(), closing(postgres, |postgres| async move { postgres.close().await }))
+    } else {
+        let databases = open_databases(config, postgres).await?;
+        let (ledger, outbox) = (Arc::new(databases.clone()), Arc::new(databases.clone()));
+        (ledger, outbox, closing(databases, |databases| async move { databases.close().await }))
+    };
     Ok(Backends {
-        ledger: shared.clone(),
-        outbox: shared.clone(),
+        ledger,
+        outbox,
         settings: shared.clone(),
         accounts: shared.clone(),
         answers: shared.clone(),
@@ -31,27 +41,57 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
         local_rate_limits: Arc::new(MemoryRateLimits::unrestored(clock.clone())),
         event_log: Arc::new(event_log),
         usage_store: Arc::new(cassandra),
-        close: Arc::new(move || {
-            let postgres = postgres.clone();
-            Box::pin(async move { postgres.close().await })
-        }),
+        close,
     })
 }
 
+type Close = Arc<dyn Fn() -> Closing + Send + Sync>;
+
+fn closing<S, F>(stores: S, close: fn(S) -> F) -> Close
+where
+    S: Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move || Box::pin(close(stores.clone())))
+}
+
+/// The databases over which the ledger is divided, the first one included.
+pub async fn databases(config: &Config) -> Result<Databases> {
+    let first = Postgres::connect(&postgres_settings(config)?).await.context(POSTGRES)?;
+    open_databases(config, first).await
+}
+
+async fn open_databases(config: &Config, first: Postgres) -> Result<Databases> {
+    let mut further = Vec::new();
+    for settings in further_settings(config) {
+        further.push(Postgres::connect(&settings).await.context(FURTHER)?);
+    }
+    Databases::open(first, further).await.context(FURTHER)
+}
+
 pub async fn migrate(config: &Config) -> Result<Vec<String>> {
-    let settings = postgres_settings(config)?;
-    let created = adapter_postgres::create_database(&settings.url).await.context("WEIR__POSTGRES__URL")?;
-    let postgres = Postgres::connect(&settings).await.context("WEIR__POSTGRES__URL")?;
-    postgres.migrate().await.context("postgres")?;
-    postgres.close().await;
+    let mut steps = vec![format!("postgres: {}", migrate_postgres(&postgres_settings(config)?, POSTGRES).await?)];
+    for (number, settings) in (1..).zip(further_settings(config)) {
+        let done = migrate_postgres(&settings, FURTHER).await?;
+        let further = Postgres::connect(&settings).await.context(FURTHER)?;
+        Databases::join(&further).await.context(FURTHER)?;
+        further.close().await;
+        steps.push(format!("postgres, ledger database {number}: {done}"));
+    }
     cassandra(config).await?.migrate().await.context("cassandra")?;
     let kafka = kafka(config)?;
     adapter_kafka::migrate(&kafka).await.context("kafka")?;
-    Ok(vec![
-        format!("postgres: {}the schema is up to date", if created { "the database is created, " } else { "" }),
-        format!("cassandra: keyspace {} is up to date", config.cassandra.keyspace),
-        format!("kafka: topics {} and {} are there", kafka.topics.usage(), kafka.topics.dead_letters()),
-    ])
+    steps.push(format!("cassandra: keyspace {} is up to date", config.cassandra.keyspace));
+    steps.push(format!("kafka: topics {} and {} are there", kafka.topics.usage(), kafka.topics.dead_letters()));
+    Ok(steps)
+}
+
+async fn migrate_postgres(settings: &PostgresSettings, setting: &'static str) -> Result<String> {
+    let created = adapter_postgres::create_database(&settings.url).await.context(setting)?;
+    let postgres = Postgres::connect(settings).await.context(setting)?;
+    postgres.migrate().await.context("postgres")?;
+    postgres.close().await;
+    Ok(format!("{}the schema is up to date", if created { "the database is created, " } else { "" }))
 }
 
 async fn cassandra(config: &Config) -> Result<Cassandra> {
@@ -60,8 +100,13 @@ async fn cassandra(config: &Config) -> Result<Cassandra> {
 }
 
 fn postgres_settings(config: &Config) -> Result<PostgresSettings> {
-    let url = required(config.postgres.url.as_ref(), "WEIR__POSTGRES__URL")?;
+    let url = required(config.postgres.url.as_ref(), POSTGRES)?;
     Ok(PostgresSettings { url: url.to_owned(), max_connections: config.postgres.max_connections })
+}
+
+fn further_settings(config: &Config) -> impl Iterator<Item = PostgresSettings> {
+    let max_connections = config.postgres.max_connections;
+    config.postgres.ledger_urls.iter().map(move |url| PostgresSettings { url: url.expose_secret().to_owned(), max_connections })
 }
 
 fn kafka(config: &Config) -> Result<Kafka> {

@@ -3,6 +3,9 @@
 #[cfg(feature = "distributed")]
 mod distributed;
 mod embedded;
+mod ledger_databases;
+
+pub use ledger_databases::{Moved, move_shards, shards};
 
 use anyhow::Result;
 use ports::{

@@ -1,9 +1,12 @@
 //! Events as bytes: Avro by the schemas in `schemas/`, in Confluent framing. Encoded once, where an event is written.
 
+mod header;
 mod wire;
 
 #[cfg(test)]
 mod tests;
+
+pub use header::{Header, header};
 
 use domain::event::UsageEvent;
 use thiserror::Error;

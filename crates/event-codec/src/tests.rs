@@ -224,7 +224,10 @@ proptest! {
     fn an_event_survives_its_bytes(event in any_new_event(), seq in 1..=i64::MAX, epoch: i32, recorded_at in 0i64..4_102_444_800_000) {
         let event = UsageEvent { event, seq, epoch, recorded_at: at(recorded_at) };
         let payload = encode(&event).unwrap();
-        prop_assert_eq!(decode(unframe(&frame(&payload)).unwrap()).unwrap(), event);
+        prop_assert_eq!(decode(unframe(&frame(&payload)).unwrap()).unwrap(), event.clone());
+        let NewEvent { id: event_id, kind, occurred_at, payer, .. } = event.event;
+        let expected = Header { event_id, kind, seq: event.seq, epoch: event.epoch, occurred_at, tenant: payer.tenant() };
+        prop_assert_eq!(header(&payload).unwrap(), expected);
     }
 
     /// Any other implementation reads the same: the bytes agree with the library's generic, schema-driven decoder.

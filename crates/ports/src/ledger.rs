@@ -116,6 +116,17 @@ pub trait Ledger: Send + Sync {
     /// `Unavailable`: nothing was done. `OutcomeUnknown`: look with [`Ledger::find_charge`] or [`Ledger::find_answers`].
     async fn apply(&self, requests: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>>;
 
+    /// How many stores this ledger is divided into; requests for different ones need not wait for each other.
+    fn stores(&self) -> usize {
+        1
+    }
+
+    /// Which of them keeps the shard at present, below [`Ledger::stores`]. A call of [`Ledger::apply`] may mix stores, but shares their
+    /// fate: when one of them fails, what the others did is not known to the caller.
+    fn store_of(&self, _shard: Shard) -> usize {
+        0
+    }
+
     /// What is stored under each key; `Some` only for completed requests.
     async fn find_answers(&self, keys: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>>;
 
@@ -135,8 +146,9 @@ pub trait Ledger: Send + Sync {
     /// Holds whose deadline is before `now`, oldest first.
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;
 
-    /// Drops idempotency rows older than `before`; safe to run twice.
-    async fn forget_answers(&self, before: DateTime<Utc>) -> Result<u64>;
+    /// Upkeep, done now and then by every process, safe to repeat and to do at once: makes room for what will be written and drops
+    /// the answers of the days (UTC) that ended before `forget_answers_before`.
+    async fn maintain(&self, forget_answers_before: DateTime<Utc>) -> Result<()>;
 
     /// One shard as of one moment, for the audit.
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot>;

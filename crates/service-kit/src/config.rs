@@ -78,12 +78,15 @@ pub struct Stores {
 #[serde(default, deny_unknown_fields)]
 pub struct Postgres {
     pub url: Option<SecretString>,
+    /// Further databases for shards of the ledger: numbers 1, 2, …; the one of `url` is 0 and keeps everything else.
+    pub ledger_urls: Vec<SecretString>,
+    /// To each database.
     pub max_connections: u32,
 }
 
 impl Default for Postgres {
     fn default() -> Self {
-        Self { url: None, max_connections: 16 }
+        Self { url: None, ledger_urls: Vec::new(), max_connections: 16 }
     }
 }
 

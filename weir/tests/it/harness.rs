@@ -183,7 +183,7 @@ impl Drop for Process {
 /// One test's own database, keyspace, topics and key prefix on the real servers; removed when dropped.
 pub struct World {
     pub env: Vec<(String, String)>,
-    database: String,
+    databases: Vec<String>,
     admin_url: String,
 }
 
@@ -208,7 +208,15 @@ impl World {
             ("WEIR__IDENTITY__SECRET", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".to_owned()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { env, database: name, admin_url }
+        Self { env, databases: vec![name], admin_url }
+    }
+
+    /// Names one more database, for shards of the ledger.
+    pub fn divide_the_ledger(&mut self) {
+        let name = format!("{}_further", self.databases[0]);
+        let url = format!("{}_further", self.get("WEIR__POSTGRES__URL"));
+        self.env.push(("WEIR__POSTGRES__LEDGER_URLS".to_owned(), url));
+        self.databases.push(name);
     }
 
     pub fn get(&self, name: &str) -> &str {
@@ -240,8 +248,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
-        let _ = Command::new("psql").args([&self.admin_url, "-qc", &drop_database]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        for database in &self.databases {
+            let drop_database = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
+            let _ =
+                Command::new("psql").args([&self.admin_url, "-qc", &drop_database]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod dead_letters;
 mod harness;
 mod idempotency;
+mod ledger_databases;
 mod lifecycle;
 mod limits;
 mod live;

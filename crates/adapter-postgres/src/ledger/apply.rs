@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Postgres, STORE,
     error::{Silence, not_done, sqlstate},
+    partitions,
 };
 use domain::ledger::Command;
 use ports::{
@@ -28,27 +29,38 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
 /// How one try ended without an answer.
 enum Broken {
     /// Rolled back by the server, or its connection was lost before the commit: nothing is done.
-    Again {
-        error: sqlx::Error,
-        exists: bool,
-    },
+    Again(sqlx::Error, Cause),
     Final(StoreError),
+}
+
+/// What the next try must do differently.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Nothing: another transaction or the connection was in the way.
+    Passing,
+    /// A charge or a key turned out to exist.
+    Exists,
+    /// The upkeep was not done for days.
+    NoPartition,
 }
 
 /// Applies the batch, or says truthfully what is known about it.
 pub(super) async fn apply(postgres: Postgres, requests: Vec<LedgerRequest>) -> Result<Vec<LedgerAnswer>> {
-    // A charge or key turned out to exist: look for all of them first. The common request is new, so the first try saves that.
+    // Only once a charge or key turned out to exist: the common request is new, so the first try saves that.
     let mut look_first = false;
     let mut tries = 0;
     loop {
         tries += 1;
         match try_once(&postgres, &requests, look_first).await {
             Ok(answers) => return Ok(answers),
-            Err(Broken::Again { exists, .. }) if tries < TRIES => {
-                look_first |= exists;
+            Err(Broken::Again(_, cause)) if tries < TRIES => {
+                look_first |= cause == Cause::Exists;
+                if cause == Cause::NoPartition {
+                    partitions::make_ahead(&postgres.pool).await?;
+                }
                 tokio::time::sleep(Duration::from_millis(u64::from(tries) * 5)).await;
             }
-            Err(Broken::Again { error, .. }) => return Err(not_done(error)),
+            Err(Broken::Again(error, _)) => return Err(not_done(error)),
             Err(Broken::Final(error)) => return Err(error),
         }
     }
@@ -60,7 +72,7 @@ async fn try_once(postgres: &Postgres, requests: &[LedgerRequest], look_first: b
     match &done {
         // The rollback was queued when the transaction was dropped.
         Ok(_) => {}
-        Err(Broken::Again { error, .. }) if sqlstate(error).is_some() => {}
+        Err(Broken::Again(error, _)) if sqlstate(error).is_some() => {}
         // Closing the socket ends whatever may still be open on the other side.
         Err(_) => drop(connection.detach()),
     }
@@ -128,11 +140,15 @@ fn broken(failure: Failure) -> Broken {
         Failure::Store(error) => Broken::Final(error),
         Failure::Sql(error) => match sqlstate(&error).as_deref() {
             // serialization_failure, deadlock_detected
-            Some("40001" | "40P01") => Broken::Again { error, exists: false },
+            Some("40001" | "40P01") => Broken::Again(error, Cause::Passing),
             // unique_violation: a charge or a key exists.
-            Some("23505") => Broken::Again { error, exists: true },
+            Some("23505") => Broken::Again(error, Cause::Exists),
+            // check_violation without a constraint: no partition takes the row.
+            Some("23514") if error.as_database_error().is_some_and(|error| error.constraint().is_none()) => {
+                Broken::Again(error, Cause::NoPartition)
+            }
             Some(_) => Broken::Final(not_done(error)),
-            None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)) => Broken::Again { error, exists: false },
+            None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)) => Broken::Again(error, Cause::Passing),
             None => Broken::Final(not_done(error)),
         },
     }

@@ -5,7 +5,7 @@ use super::{
     claims::{ClaimWrites, Verdict},
     load::Head,
 };
-use crate::error::corrupt;
+use crate::{error::corrupt, packed::PackedRows};
 use chrono::{DateTime, Utc};
 use domain::{
     event::{NewEvent, UsageEvent},
@@ -15,17 +15,10 @@ use domain::{
 use ports::ledger::{LedgerAnswer, LedgerRequest};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An event with its number and bytes.
-pub(super) struct OutboxEvent {
-    pub shard: Shard,
-    pub numbered: UsageEvent,
-    pub trace_parent: Option<String>,
-    pub payload: Vec<u8>,
-}
-
 pub(super) struct Batch<'a> {
     pub answers: Vec<LedgerAnswer>,
-    pub events: Vec<OutboxEvent>,
+    /// The events, numbered and encoded.
+    pub events: PackedRows,
     pub claims: ClaimWrites<'a>,
     pub state: LedgerState,
     /// Heads of the locked shards, after this batch.
@@ -36,7 +29,7 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub fn new(state: LedgerState, heads: BTreeMap<Shard, Head>, recorded_at: DateTime<Utc>) -> Self {
-        let (answers, events) = (Vec::new(), Vec::new());
+        let (answers, events) = (Vec::new(), PackedRows::default());
         Self { answers, events, claims: ClaimWrites::default(), state, heads, numbered: BTreeSet::new(), recorded_at }
     }
 
@@ -88,8 +81,7 @@ impl<'a> Batch<'a> {
         }
         let numbered = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: self.recorded_at };
         let payload = event_codec::encode(&numbered).map_err(|error| corrupt(error.to_string()))?;
-        let trace_parent = request.trace_parent.map(|trace| trace.to_string());
-        self.events.push(OutboxEvent { shard, numbered, trace_parent, payload });
+        self.events.push(shard, numbered.seq, request.trace_parent, &payload);
         Ok(())
     }
 }

@@ -187,7 +187,6 @@ impl<'a> ClaimWrites<'a> {
             .bind(rows.iter().map(lease).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.idempotency.context.as_slice()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.outcome.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.now).collect::<Vec<_>>())
             .execute(connection)
             .await
             .map(drop)

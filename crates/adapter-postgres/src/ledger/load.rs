@@ -5,7 +5,10 @@ use super::{
     budgets::load_budgets,
     rows::{ChargeRow, PeriodRow, PoolRow, is_org},
 };
-use crate::shard::{shard_column, shard_of};
+use crate::{
+    databases::homes::away,
+    shard::{shard_column, shard_of},
+};
 use domain::{
     charge::Charge,
     ids::{ChargeId, Shard},
@@ -28,12 +31,15 @@ pub(super) struct Head {
 /// Takes the lock of every shard of the batch, in ascending order, so that two batches can never wait for each other.
 pub(super) async fn lock_shards(connection: &mut PgConnection, requests: &[LedgerRequest]) -> Result<BTreeMap<Shard, Head>, Failure> {
     let shards: BTreeSet<Shard> = requests.iter().map(|request| request.shard).collect();
-    let columns: Vec<i16> = shards.into_iter().map(shard_column).collect();
+    let columns: Vec<i16> = shards.iter().copied().map(shard_column).collect();
     let rows: Vec<(i16, i64, i32, bool)> =
         sqlx::query_as(include_str!("../sql/ledger/lock_shards.sql")).bind(&columns).fetch_all(connection).await?;
     let mut heads = BTreeMap::new();
     for (shard, last_seq, epoch, budgets) in rows {
         heads.insert(shard_of(shard)?, Head { last_seq, epoch, budgets });
+    }
+    if let Some(shard) = shards.into_iter().find(|shard| !heads.contains_key(shard)) {
+        return Err(away(shard).into());
     }
     Ok(heads)
 }

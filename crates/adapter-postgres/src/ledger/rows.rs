@@ -14,7 +14,7 @@ use ports::Result;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-pub(super) const fn is_org(payer: Payer) -> bool {
+pub(crate) const fn is_org(payer: Payer) -> bool {
     matches!(payer, Payer::Org(_))
 }
 

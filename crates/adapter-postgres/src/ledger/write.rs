@@ -110,17 +110,8 @@ fn bind_pools<'q>(statement: Statement<'q>, pools: &[&'q Pool]) -> Statement<'q>
 }
 
 fn bind_events<'q>(statement: Statement<'q>, batch: &'q Batch<'_>) -> Statement<'q> {
-    let events = || batch.events.iter();
-    statement
-        .bind(events().map(|event| shard_column(event.shard)).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.seq).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.epoch).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.event.id.0).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.event.kind.as_str()).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.event.payer.tenant()).collect::<Vec<_>>())
-        .bind(events().map(|event| event.numbered.event.occurred_at).collect::<Vec<_>>())
-        .bind(events().map(|event| event.trace_parent.as_deref()).collect::<Vec<_>>())
-        .bind(events().map(|event| event.payload.as_slice()).collect::<Vec<_>>())
+    let events = batch.events.columns();
+    statement.bind(events.shards).bind(events.counts).bind(events.seqs).bind(events.events)
 }
 
 fn bind_costs<'q>(statement: Statement<'q>, charges: &[&'q Charge]) -> Statement<'q> {

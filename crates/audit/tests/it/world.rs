@@ -313,7 +313,7 @@ impl Ledger for World {
     async fn expired_holds(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
         unimplemented!("the audit only reads")
     }
-    async fn forget_answers(&self, _: DateTime<Utc>) -> Result<u64> {
+    async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {
         unimplemented!("the audit only reads")
     }
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {

@@ -1,7 +1,7 @@
 //! The truth table of idempotency keys.
 
 use crate::customers::*;
-use chrono::TimeDelta;
+use chrono::{DurationRound, TimeDelta, Utc};
 use domain::{charge::ChargeStatus, ledger::Outcome};
 use futures::future::join_all;
 use ports::ledger::{CLAIM_LEASE_SECS, Claim, Ledger, LedgerAnswer, LedgerRequest};
@@ -180,18 +180,25 @@ pub async fn a_key_used_in_two_shards_at_once_is_one_request_and_one_mismatch(on
     audit(one, &org).await;
 }
 
-pub async fn old_answers_are_forgotten_and_young_ones_kept(ledger: &dyn Ledger) {
-    let customer = Customer { now: start() - TimeDelta::days(400), ..Customer::user() };
+pub async fn answers_are_forgotten_by_whole_days_and_their_keys_are_free_again(ledger: &dyn Ledger) {
+    let now = Utc::now().duration_trunc(TimeDelta::milliseconds(1)).unwrap();
+    let customer = Customer { now, ..Customer::user() };
     outcome(ledger, &customer.grant(100)).await;
-    let old = under_key(customer.consume(1), &fresh_key(), 1, Claim::Completes);
-    let young = under_key(customer.later(TimeDelta::days(1)).consume(1), &fresh_key(), 1, Claim::Completes);
-    outcome(ledger, &old).await;
-    outcome(ledger, &young).await;
-    let limit = customer.now + TimeDelta::hours(1);
-    assert_eq!(ledger.forget_answers(limit).await.unwrap(), 1);
-    assert_eq!(ledger.forget_answers(limit).await.unwrap(), 0);
-    let found = ledger.find_answers(&[key_of(&old), key_of(&young)]).await.unwrap();
-    assert!(found[0].is_none() && found[1].is_some());
+    let request = under_key(customer.consume(1), &fresh_key(), 1, Claim::Completes);
+    outcome(ledger, &request).await;
+    let keys = [key_of(&request)];
+    for _ in 0..2 {
+        ledger.maintain(customer.now).await.unwrap();
+        assert!(ledger.find_answers(&keys).await.unwrap()[0].is_some(), "its day has not ended before that");
+    }
+    for _ in 0..2 {
+        ledger.maintain(customer.now + TimeDelta::days(2)).await.unwrap();
+        assert!(ledger.find_answers(&keys).await.unwrap()[0].is_none());
+    }
+    let again = under_key(customer.consume(1), &keys[0].key, 1, Claim::Completes);
+    charged(ledger, &again).await;
+    assert!(ledger.find_answers(&keys).await.unwrap()[0].is_some());
+    audit(ledger, &customer).await;
 }
 
 pub async fn the_same_charge_again_is_done_once(ledger: &dyn Ledger) {

@@ -1,4 +1,4 @@
-//! Runs each claim of a suite on the embedded store and on a fresh database of the real Postgres.
+//! Runs each claim of a suite on the embedded store, on a fresh database of the real Postgres and on two of them.
 
 /// `one` lists claims about one handle, `two` those about two handles of one store, which in Postgres are two processes.
 macro_rules! on_each_adapter {
@@ -35,4 +35,24 @@ macro_rules! on_each_adapter {
     };
 }
 
-pub(crate) use on_each_adapter;
+/// The same on a ledger that is divided over two databases.
+macro_rules! on_two_databases {
+    ($suite:ident; one: $($claim:ident),* $(,)?; two: $($claim_of_two:ident),* $(,)?;) => {
+        mod two_databases {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() {
+                let store = crate::real::FreshDatabases::create().await;
+                super::suite::$claim(&store.one).await;
+                store.remove().await;
+            })*
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim_of_two() {
+                let store = crate::real::FreshDatabases::create().await;
+                super::suite::$claim_of_two(&store.one, &store.other).await;
+                store.remove().await;
+            })*
+        }
+    };
+}
+
+pub(crate) use {on_each_adapter, on_two_databases};

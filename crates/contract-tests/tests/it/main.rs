@@ -4,6 +4,7 @@
 mod accounts;
 mod adapters;
 mod answers;
+mod databases;
 mod event_log;
 mod ledger;
 mod outbox;

@@ -232,3 +232,67 @@ async fn a_column_added_by_a_newer_version_does_not_disturb_a_running_process() 
     }
     store.remove().await;
 }
+
+/// Nobody did the upkeep for days, or the clock was set: the write makes what it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_a_partition_for_its_day_makes_it() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    for parent in ["outbox", "idempotency"] {
+        sqlx::query("SELECT drop_partitions($1, '9999-01-01')").bind(parent).execute(store.other.pool()).await.unwrap();
+    }
+    let request = under_key(customer.grant(10), &fresh_key(), 1, Claim::Completes);
+    outcome(&store.one, &request).await;
+    audit(&store.other, &customer).await;
+    store.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upkeep_of_several_processes_at_once_holds_up_neither_writers_nor_each_other() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(1_000)).await;
+    let old = "SELECT add_partitions('idempotency', 1, current_date - 30, current_date - 3)";
+    assert_eq!(sqlx::query_scalar::<_, i32>(old).fetch_one(store.other.pool()).await.unwrap(), 28);
+    let forget = chrono::Utc::now() - chrono::TimeDelta::days(1);
+    let upkeep = async |postgres: &Postgres| {
+        for _ in 0..10 {
+            postgres.maintain(forget).await.unwrap();
+        }
+    };
+    let write = async {
+        for _ in 0..100 {
+            outcome(&store.one, &under_key(customer.consume(1), &fresh_key(), 1, Claim::Completes)).await;
+        }
+    };
+    futures::join!(upkeep(&store.one), upkeep(&store.other), write);
+    let kept = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'idempotency'::regclass";
+    assert!(sqlx::query_scalar::<_, i64>(kept).fetch_one(store.other.pool()).await.unwrap() <= 5, "the last day, today and three ahead");
+    assert_eq!(store.other.find_pool(&customer.pool()).await.unwrap().unwrap().remaining(), tokens(900));
+    audit(&store.one, &customer).await;
+    store.remove().await;
+}
+
+/// What lies before the current week is not looked at by who reads on from there, and everything is found by who reads from the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_weeks_are_read_only_by_those_who_ask_for_them() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    store.one.apply(&(0..100).map(|_| customer.grant(1)).collect::<Vec<_>>()).await.unwrap();
+    for statement in
+        ["SELECT add_partitions('outbox', 7, current_date - 30, current_date - 30)", "UPDATE outbox SET day = current_date - 30"]
+    {
+        sqlx::query(statement).execute(store.other.pool()).await.unwrap();
+    }
+    store.one.maintain(customer.now).await.unwrap();
+    store.one.apply(&(0..100).map(|_| customer.grant(1)).collect::<Vec<_>>()).await.unwrap();
+    let closed: i64 = sqlx::query_scalar("SELECT max(closed_seq) FROM outbox_history").fetch_one(store.other.pool()).await.unwrap();
+    assert_eq!(closed, 100);
+    for after in [0, 37, 99, 100, 101, 163] {
+        let rows = store.other.read(customer.shard(), after, 30).await.unwrap();
+        let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
+        assert_eq!(seqs, (after + 1..=(after + 30).min(200)).collect::<Vec<_>>());
+    }
+    audit(&store.one, &customer).await;
+    store.remove().await;
+}

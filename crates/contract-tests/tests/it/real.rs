@@ -1,6 +1,6 @@
 //! Fresh corners of the real stores, named at random and removed at the end.
 
-use adapter_postgres::{Postgres, PostgresSettings};
+use adapter_postgres::{Databases, Postgres, PostgresSettings};
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
 
@@ -41,6 +41,41 @@ impl FreshPostgres {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("{} could not be dropped", self.name);
+    }
+}
+
+/// Two processes' connections to a ledger of two new databases, each of which keeps half of the shards.
+pub struct FreshDatabases {
+    pub one: Databases,
+    pub other: Databases,
+    pub first: FreshPostgres,
+    pub second: FreshPostgres,
+}
+
+impl FreshDatabases {
+    pub async fn create() -> Self {
+        let store = Self::create_undivided().await;
+        for (database, home) in [(&store.first, "shard % 2 = 0"), (&store.second, "shard % 2 = 1")] {
+            let divide = format!("UPDATE outbox_shard SET home = {home}");
+            sqlx::query(sqlx::AssertSqlSafe(divide)).execute(database.one.pool()).await.unwrap();
+        }
+        store.one.shards().await;
+        store.other.shards().await;
+        store
+    }
+
+    /// All shards are in the first database.
+    pub async fn create_undivided() -> Self {
+        let (first, second) = futures::join!(FreshPostgres::create(), FreshPostgres::create());
+        Databases::join(&second.one).await.unwrap();
+        let open = async |first: &Postgres, second: &Postgres| Databases::open(first.clone(), vec![second.clone()]).await.unwrap();
+        let one = open(&first.one, &second.one).await;
+        let other = open(&first.other, &second.other).await;
+        Self { one, other, first, second }
+    }
+
+    pub async fn remove(self) {
+        futures::join!(self.first.remove(), self.second.remove());
     }
 }
 

@@ -26,6 +26,7 @@ pub const ALL: [(&str, Kind); 31] = [
     ("listen", Text),
     ("log", Text),
     ("payment.base_url", Text),
+    ("postgres.ledger_urls", List),
     ("postgres.max_connections", Whole),
     ("postgres.url", Text),
     ("providers.gemini.base_url", Text),

@@ -228,8 +228,8 @@ impl Ledger for FakeLedger {
         Ok(rows.state.charges.values().filter(due).map(|charge| charge.spec.id).take(limit.try_into().unwrap()).collect())
     }
 
-    async fn forget_answers(&self, _: DateTime<Utc>) -> Result<u64> {
-        Ok(0)
+    async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {
+        Ok(())
     }
 
     async fn snapshot(&self, _: Shard) -> Result<ShardSnapshot> {

@@ -1,1 +1,5 @@
-SELECT id FROM charge WHERE status = 'HELD' AND expires_at < $1 ORDER BY expires_at LIMIT $2;
+SELECT c.expires_at, c.id
+FROM charge AS c JOIN outbox_shard AS s ON s.shard = c.shard AND s.home
+WHERE c.status = 'HELD' AND c.expires_at < $1
+ORDER BY c.expires_at
+LIMIT $2;

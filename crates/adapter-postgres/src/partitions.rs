@@ -1,0 +1,55 @@
+//! Upkeep of the tables that grow with time: their partitions are made ahead and, past their keeping, dropped as a whole. Each step is
+//! a transaction of its own, may be repeated, and is done by one process at a time.
+
+use crate::error::{bounded, sqlstate};
+use chrono::{DateTime, NaiveDate, Utc};
+use ports::Result;
+use sqlx::{PgPool, Postgres, Transaction};
+
+/// lock_not_available
+const LOCKED: &str = "55P03";
+
+pub(crate) async fn maintain(pool: &PgPool, forget_answers_before: DateTime<Utc>) -> Result<()> {
+    let dropped = bounded(drop_answers(pool, forget_answers_before.date_naive())).await;
+    make_ahead(pool).await?;
+    bounded(close_days(pool)).await?;
+    dropped
+}
+
+/// Makes the partitions that the next days need.
+pub(crate) async fn make_ahead(pool: &PgPool) -> Result<()> {
+    let made = async {
+        let mut transaction = in_turn(pool).await?;
+        sqlx::query(include_str!("sql/partitions/make_ahead.sql")).execute(&mut *transaction).await?;
+        transaction.commit().await
+    };
+    bounded(made).await
+}
+
+async fn drop_answers(pool: &PgPool, keep_from: NaiveDate) -> sqlx::Result<()> {
+    let mut transaction = in_turn(pool).await?;
+    // Who waits for the table stands in everybody's way: a long read, such as an audit's, is left alone until the next time.
+    sqlx::query(include_str!("sql/partitions/wait_briefly.sql")).execute(&mut *transaction).await?;
+    let dropped = sqlx::query(include_str!("sql/partitions/drop_answers.sql")).bind(keep_from).execute(&mut *transaction).await;
+    match dropped {
+        Err(error) if sqlstate(&error).as_deref() == Some(LOCKED) => {
+            tracing::debug!(%error, "old answers are dropped another time");
+            transaction.rollback().await
+        }
+        Err(error) => Err(error),
+        Ok(_) => transaction.commit().await,
+    }
+}
+
+async fn close_days(pool: &PgPool) -> sqlx::Result<()> {
+    let mut transaction = in_turn(pool).await?;
+    sqlx::query(include_str!("sql/partitions/close_days.sql")).execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// A transaction that only one process has at a time.
+async fn in_turn(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(include_str!("sql/partitions/lock.sql")).execute(&mut *transaction).await?;
+    Ok(transaction)
+}

@@ -1,0 +1,1 @@
+COPY arriving_budget FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_budget (LIKE budget) ON COMMIT DROP;

@@ -1,0 +1,1 @@
+INSERT INTO budget SELECT * FROM arriving_budget;

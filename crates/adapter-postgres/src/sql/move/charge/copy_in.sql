@@ -1,0 +1,1 @@
+COPY arriving_charge FROM STDIN (FORMAT binary)

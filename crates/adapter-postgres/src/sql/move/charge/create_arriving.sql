@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_charge (LIKE charge) ON COMMIT DROP;

@@ -1,0 +1,1 @@
+INSERT INTO charge SELECT * FROM arriving_charge;

@@ -1,0 +1,1 @@
+DELETE FROM charge AS c USING arriving_charge AS a WHERE a.shard = c.shard AND a.id = c.id;

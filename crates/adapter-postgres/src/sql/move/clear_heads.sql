@@ -1,0 +1,1 @@
+UPDATE outbox_shard SET last_seq = 0 WHERE shard = ANY ($1) AND NOT home;

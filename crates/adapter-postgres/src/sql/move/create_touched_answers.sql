@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE touched_answer (name uuid PRIMARY KEY) ON COMMIT DROP;

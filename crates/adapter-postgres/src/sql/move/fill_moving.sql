@@ -1,0 +1,1 @@
+INSERT INTO moving (shard, after) SELECT * FROM unnest($1::smallint[], $2::bigint[]);

@@ -1,0 +1,1 @@
+COPY arriving_idempotency FROM STDIN (FORMAT binary)

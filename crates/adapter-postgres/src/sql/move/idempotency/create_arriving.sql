@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_idempotency (LIKE idempotency) ON COMMIT DROP;

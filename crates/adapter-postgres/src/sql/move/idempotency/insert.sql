@@ -1,0 +1,1 @@
+INSERT INTO idempotency SELECT * FROM arriving_idempotency;

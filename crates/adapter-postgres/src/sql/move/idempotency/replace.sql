@@ -1,0 +1,1 @@
+DELETE FROM idempotency AS i USING arriving_idempotency AS a WHERE a.name = i.name AND a.day = i.day;

@@ -1,0 +1,1 @@
+COPY arriving_outbox FROM STDIN (FORMAT binary)

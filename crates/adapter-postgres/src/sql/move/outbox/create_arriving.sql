@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_outbox (LIKE outbox) ON COMMIT DROP;

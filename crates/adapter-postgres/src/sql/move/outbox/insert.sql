@@ -1,0 +1,1 @@
+INSERT INTO outbox SELECT * FROM arriving_outbox;

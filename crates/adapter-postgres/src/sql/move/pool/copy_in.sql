@@ -1,0 +1,1 @@
+COPY arriving_pool FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_pool (LIKE pool) ON COMMIT DROP;

@@ -1,0 +1,1 @@
+INSERT INTO pool SELECT * FROM arriving_pool;

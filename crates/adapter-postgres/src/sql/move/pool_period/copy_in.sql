@@ -1,0 +1,1 @@
+COPY arriving_pool_period FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+INSERT INTO pool_period SELECT * FROM arriving_pool_period;

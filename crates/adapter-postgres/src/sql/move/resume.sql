@@ -1,0 +1,1 @@
+UPDATE outbox_shard SET home = true WHERE shard = ANY ($1);
