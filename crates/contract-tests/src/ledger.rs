@@ -3,11 +3,13 @@
 mod budgets;
 mod concurrency;
 mod idempotency;
+mod machine;
 mod usage;
 
 pub use budgets::*;
 pub use concurrency::*;
 pub use idempotency::*;
+pub use machine::*;
 pub use usage::*;
 
 use crate::customers::*;
