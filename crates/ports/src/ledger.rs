@@ -143,7 +143,7 @@ pub trait Ledger: Send + Sync {
     /// The budgets of a payer, and of one member when named; in the order of their keys, as stored (see `Budget::as_of`).
     async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>>;
 
-    /// Holds whose deadline is before `now`, oldest first.
+    /// Holds whose deadline has come by `now`, oldest first.
     async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;
 
     /// Upkeep, done now and then by every process, safe to repeat and to do at once: makes room for what will be written and drops

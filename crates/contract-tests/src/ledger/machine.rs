@@ -343,7 +343,7 @@ impl<'a> Machine<'a> {
             .model
             .holds
             .iter()
-            .filter(|(_, hold)| hold.status == ChargeStatus::Held && hold.deadline < now)
+            .filter(|(_, hold)| hold.status == ChargeStatus::Held && hold.deadline <= now)
             .map(|(id, _)| *id)
             .collect();
         let mut found = self.handles[0].expired_holds(now, 1_000).await.unwrap();
