@@ -73,9 +73,9 @@ impl Claims {
     /// Remembers what was decided, if it is to be remembered.
     pub(super) fn remember(&mut self, own: &Idempotency, request: &Request, decision: &Decision) -> Result<()> {
         let open = self.stored.get(&own.key);
-        // The end of an opened key counts even if the charge had ended already, e.g. by its deadline: else the key could never end.
-        let ended = open.is_some() && own.claim == Claim::Completes && matches!(decision.outcome, Outcome::Charged { .. });
-        if decision.events.is_empty() && !ended {
+        // What was found done counts as done: asked again later it may not be refused, and an opened key could otherwise never end.
+        let done = !decision.events.is_empty() || matches!(decision.outcome, Outcome::Charged { .. });
+        if !done || (open.is_some() && own.claim == Claim::Opens) {
             return Ok(());
         }
         let lease_until = (own.claim == Claim::Opens).then(|| lease_from(request.now));

@@ -140,10 +140,11 @@ impl<'a> ClaimWrites<'a> {
         self.insert.is_empty() && self.complete.is_empty() && self.renew.is_empty()
     }
 
-    /// Keeps the answer of a request that was done. A refused one leaves its key as it was.
+    /// Keeps the answer of a request that was done, also of one that found it done before: asked again later, it may not be refused.
+    /// A refused one leaves its key as it was.
     pub fn keep(&mut self, request: &'a LedgerRequest, opened: bool, outcome: &Outcome, changed: bool) -> Result<()> {
         let Some(idempotency) = &request.idempotency else { return Ok(()) };
-        let done = changed || (opened && matches!(outcome, Outcome::Charged { .. }));
+        let done = changed || matches!(outcome, Outcome::Charged { .. });
         if !done || (opened && idempotency.claim == Claim::Opens) {
             return Ok(());
         }

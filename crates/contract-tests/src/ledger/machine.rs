@@ -125,8 +125,9 @@ impl Model {
         self.days.entry(day).or_default()
     }
 
+    /// Without an allowance there is nothing to open a day for.
     fn open_day(&mut self, now: DateTime<Utc>) {
-        if now.date_naive() > self.today {
+        if self.allowance > 0 && now.date_naive() > self.today {
             self.today = now.date_naive();
             let granted = self.allowance;
             *self.day(self.today) = Source { granted, ..Source::default() };
