@@ -11,6 +11,7 @@ use crate::{
 use adapter_postgres::{PackedRows, Postgres};
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
+use domain::event::EventType;
 use ports::outbox::OutboxRow;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ async fn insert(postgres: &Postgres, rows: &[OutboxRow]) -> Result<()> {
     let mut packed = PackedRows::default();
     for row in rows {
         let trace_parent = row.trace_parent.as_deref().map(str::parse).transpose()?;
-        packed.push(row.shard, row.seq, trace_parent, &row.payload);
+        packed.push(row.shard, row.seq, EventType::ChargeSettled, trace_parent, &row.payload);
     }
     let columns = packed.columns();
     let statement = sqlx::query(include_str!("sql/insert_outbox.sql")).bind(columns.shards).bind(columns.counts);

@@ -25,6 +25,8 @@ CREATE TABLE outbox (
     seq    bigint NOT NULL CHECK (seq >= count),
     -- What the relay passes on, one after the other; the format is in adapter-postgres/src/packed.rs.
     events bytea NOT NULL,
+    -- Whether one of them says that a threshold was reached: such rows are read by themselves.
+    thresholds boolean NOT NULL DEFAULT false,
     PRIMARY KEY (shard, seq, day)
 ) PARTITION BY RANGE (day);
 -- Events are small and random: neither worth compressing nor moving out of the row.

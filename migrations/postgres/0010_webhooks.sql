@@ -31,4 +31,4 @@ CREATE TABLE webhook_position (
 );
 
 -- The few rows that webhooks are told about, found without reading the others.
-CREATE INDEX outbox_thresholds ON outbox (shard, seq) WHERE kind = 'THRESHOLD_REACHED';
+CREATE INDEX outbox_thresholds ON outbox (shard, seq) WHERE thresholds;

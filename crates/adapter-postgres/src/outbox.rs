@@ -8,7 +8,7 @@ use crate::{
     shard::{shard_column, shard_of},
 };
 use async_trait::async_trait;
-use domain::ids::Shard;
+use domain::{event::EventType, ids::Shard};
 use ports::{
     Result,
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
@@ -35,6 +35,22 @@ impl EventsRow {
         let numbered = packed::numbered(&self.events, self.count, self.seq)?;
         numbered.into_iter().map(|(seq, event)| outbox_row(shard, seq, event)).collect()
     }
+}
+
+/// The events behind each position that are asked for, at most `limit` of each shard.
+fn wanted(rows: Vec<EventsRow>, positions: &[(Shard, i64)], limit: u32, asked_for: impl Fn(&OutboxRow) -> bool) -> Result<Vec<OutboxRow>> {
+    let mut left: HashMap<Shard, (i64, u32)> = positions.iter().map(|(shard, after)| (*shard, (*after, limit))).collect();
+    let mut events = Vec::new();
+    for row in rows {
+        for event in row.rows()? {
+            let Some((after, left)) = left.get_mut(&event.shard) else { continue };
+            if event.seq > *after && *left > 0 && asked_for(&event) {
+                *left -= 1;
+                events.push(event);
+            }
+        }
+    }
+    Ok(events)
 }
 
 fn outbox_row(shard: Shard, seq: i64, event: PackedEvent) -> Result<OutboxRow> {
@@ -65,19 +81,7 @@ impl Outbox for Postgres {
             .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
             .bind(i64::from(limit))
             .bind(packed::ROW_EVENTS);
-        let rows: Vec<EventsRow> = bounded(statement.fetch_all(&self.pool)).await?;
-        let mut wanted: HashMap<Shard, (i64, u32)> = positions.iter().map(|(shard, after)| (*shard, (*after, limit))).collect();
-        let mut events = Vec::new();
-        for row in rows {
-            for event in row.rows()? {
-                let Some((after, left)) = wanted.get_mut(&event.shard) else { continue };
-                if event.seq > *after && *left > 0 {
-                    *left -= 1;
-                    events.push(event);
-                }
-            }
-        }
-        Ok(events)
+        wanted(bounded(statement.fetch_all(&self.pool)).await?, positions, limit, |_| true)
     }
 
     async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
@@ -85,8 +89,8 @@ impl Outbox for Postgres {
             .bind(positions.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
             .bind(positions.iter().map(|(_, after)| *after).collect::<Vec<_>>())
             .bind(i64::from(limit));
-        let rows: Vec<EventRow> = bounded(statement.fetch_all(&self.pool)).await?;
-        rows.into_iter().map(EventRow::row).collect()
+        let of_kind = |event: &OutboxRow| event.kind == EventType::ThresholdReached.as_str();
+        wanted(bounded(statement.fetch_all(&self.pool)).await?, positions, limit, of_kind)
     }
 
     async fn heads(&self) -> Result<Vec<ShardHead>> {

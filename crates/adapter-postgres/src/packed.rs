@@ -14,7 +14,7 @@
 //! Numbers are unsigned LEB128.
 
 use crate::{error::corrupt, shard::shard_column};
-use domain::{ids::Shard, trace_parent::TraceParent};
+use domain::{event::EventType, ids::Shard, trace_parent::TraceParent};
 use ports::Result;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -42,9 +42,18 @@ const FIRST_KNOWN: usize = 2;
 /// The events of a transaction on their way into the outbox, divided into rows.
 #[derive(Default)]
 pub struct PackedRows {
-    rows: Vec<(Shard, i64, RowWriter)>,
+    rows: Vec<PackedRow>,
     /// The row of each shard that may have room.
     open: HashMap<Shard, usize>,
+}
+
+struct PackedRow {
+    shard: Shard,
+    /// Number of the last event.
+    seq: i64,
+    /// One of the events says that a threshold was reached.
+    thresholds: bool,
+    events: RowWriter,
 }
 
 impl PackedRows {
@@ -53,39 +62,43 @@ impl PackedRows {
     }
 
     /// Adds the next event of a shard. Its number follows the shard's last one.
-    pub fn push(&mut self, shard: Shard, seq: i64, trace_parent: Option<TraceParent>, payload: &[u8]) {
+    pub fn push(&mut self, shard: Shard, seq: i64, kind: EventType, trace_parent: Option<TraceParent>, payload: &[u8]) {
+        let thresholds = kind == EventType::ThresholdReached;
         let open = self.open.get(&shard).and_then(|index| self.rows.get_mut(*index));
-        if let Some((_, last_seq, row)) = open
-            && row.push(trace_parent, payload)
+        if let Some(row) = open
+            && row.events.push(trace_parent, payload)
         {
-            *last_seq = seq;
+            row.seq = seq;
+            row.thresholds |= thresholds;
             return;
         }
-        let mut row = RowWriter::default();
-        row.push(trace_parent, payload);
+        let mut events = RowWriter::default();
+        events.push(trace_parent, payload);
         self.open.insert(shard, self.rows.len());
-        self.rows.push((shard, seq, row));
+        self.rows.push(PackedRow { shard, seq, thresholds, events });
     }
 
     pub fn columns(&self) -> Columns<'_> {
         let mut columns = Columns::default();
-        for (shard, seq, row) in &self.rows {
-            columns.shards.push(shard_column(*shard));
-            columns.counts.push(row.count);
-            columns.seqs.push(*seq);
-            columns.events.push(&row.bytes);
+        for row in &self.rows {
+            columns.shards.push(shard_column(row.shard));
+            columns.counts.push(row.events.count);
+            columns.seqs.push(row.seq);
+            columns.events.push(&row.events.bytes);
+            columns.thresholds.push(row.thresholds);
         }
         columns
     }
 }
 
-/// The columns `shard`, `count`, `seq` and `events` of some rows.
+/// The columns `shard`, `count`, `seq`, `events` and `thresholds` of some rows.
 #[derive(Default)]
 pub struct Columns<'a> {
     pub shards: Vec<i16>,
     pub counts: Vec<i16>,
     pub seqs: Vec<i64>,
     pub events: Vec<&'a [u8]>,
+    pub thresholds: Vec<bool>,
 }
 
 /// A row being filled.
@@ -273,7 +286,7 @@ mod tests {
     fn pack(events: &[PackedEvent]) -> Vec<(i16, Vec<u8>)> {
         let mut rows = PackedRows::default();
         for (seq, event) in (1..).zip(events) {
-            rows.push(Shard::new(7).unwrap(), seq, event.trace_parent, &event.payload);
+            rows.push(Shard::new(7).unwrap(), seq, EventType::ChargeSettled, event.trace_parent, &event.payload);
         }
         let Columns { counts, seqs, events: bytes, .. } = rows.columns();
         let ends: Vec<i64> = counts

@@ -1,6 +1,7 @@
 //! `ports::outbox` over several databases: rows come from where their shard is, leases and marks are in the first one.
 
 use super::Databases;
+use crate::Postgres;
 use async_trait::async_trait;
 use domain::ids::Shard;
 use futures::future::{select_all, try_join_all};
@@ -11,6 +12,27 @@ use ports::{
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
+impl Databases {
+    /// Each database with the positions it keeps. A shard on its way has nothing to read for a moment.
+    async fn divide(&self, positions: &[(Shard, i64)]) -> Vec<(&Postgres, Vec<(Shard, i64)>)> {
+        self.homes.refresh(&self.all).await;
+        let of_database = |database: usize| -> Vec<(Shard, i64)> {
+            positions.iter().filter(|(shard, _)| self.homes.of(*shard) == Some(database)).copied().collect()
+        };
+        let parts = self.all.iter().enumerate().map(|(number, database)| (database, of_database(number)));
+        parts.filter(|(_, part)| !part.is_empty()).collect()
+    }
+}
+
+/// The rows of several databases in the order of the positions.
+fn in_order(positions: &[(Shard, i64)], rows: Vec<Vec<OutboxRow>>) -> Vec<OutboxRow> {
+    let mut of_shard: HashMap<Shard, Vec<OutboxRow>> = HashMap::new();
+    for row in rows.into_iter().flatten() {
+        of_shard.entry(row.shard).or_default().push(row);
+    }
+    positions.iter().flat_map(|(shard, _)| of_shard.remove(shard).unwrap_or_default()).collect()
+}
+
 #[async_trait]
 impl Outbox for Databases {
     async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
@@ -18,19 +40,15 @@ impl Outbox for Databases {
     }
 
     async fn read_many(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
-        self.homes.refresh(&self.all).await;
-        // A shard on its way has nothing to read for a moment.
-        let of_database = |database: usize| -> Vec<(Shard, i64)> {
-            positions.iter().filter(|(shard, _)| self.homes.of(*shard) == Some(database)).copied().collect()
-        };
-        let parts: Vec<Vec<(Shard, i64)>> = (0..self.all.len()).map(of_database).collect();
-        let reads =
-            self.all.iter().zip(&parts).filter(|(_, part)| !part.is_empty()).map(|(database, part)| database.read_many(part, limit));
-        let mut of_shard: HashMap<Shard, Vec<OutboxRow>> = HashMap::new();
-        for row in try_join_all(reads).await?.into_iter().flatten() {
-            of_shard.entry(row.shard).or_default().push(row);
-        }
-        Ok(positions.iter().flat_map(|(shard, _)| of_shard.remove(shard).unwrap_or_default()).collect())
+        let parts = self.divide(positions).await;
+        let reads = parts.iter().map(|(database, part)| database.read_many(part, limit));
+        Ok(in_order(positions, try_join_all(reads).await?))
+    }
+
+    async fn read_thresholds(&self, positions: &[(Shard, i64)], limit: u32) -> Result<Vec<OutboxRow>> {
+        let parts = self.divide(positions).await;
+        let reads = parts.iter().map(|(database, part)| database.read_thresholds(part, limit));
+        Ok(in_order(positions, try_join_all(reads).await?))
     }
 
     async fn heads(&self) -> Result<Vec<ShardHead>> {

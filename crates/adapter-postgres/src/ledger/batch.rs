@@ -81,7 +81,7 @@ impl<'a> Batch<'a> {
         }
         let numbered = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: self.recorded_at };
         let payload = event_codec::encode(&numbered).map_err(|error| corrupt(error.to_string()))?;
-        self.events.push(shard, numbered.seq, request.trace_parent, &payload);
+        self.events.push(shard, numbered.seq, numbered.event.kind, request.trace_parent, &payload);
         Ok(())
     }
 }

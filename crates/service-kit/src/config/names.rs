@@ -12,7 +12,7 @@ pub enum Kind {
 
 use Kind::{Flag, List, Text, Whole};
 
-pub const ALL: [(&str, Kind); 31] = [
+pub const ALL: [(&str, Kind); 32] = [
     ("admin.api_key", Text),
     ("bench.echo", Flag),
     ("cassandra.keyspace", Text),

@@ -24,6 +24,6 @@ WITH numbered AS (
         period_ends_at = excluded.period_ends_at, period_granted = excluded.period_granted, period_settled = excluded.period_settled,
         period_held = excluded.period_held, updated_at = excluded.updated_at
 )
-INSERT INTO outbox (day, shard, count, seq, events)
-SELECT (now() AT TIME ZONE 'UTC')::date, n.shard, n.count, n.seq, n.events
-FROM unnest($42::smallint[], $43::smallint[], $44::bigint[], $45::bytea[]) AS n (shard, count, seq, events);
+INSERT INTO outbox (day, shard, count, seq, events, thresholds)
+SELECT (now() AT TIME ZONE 'UTC')::date, n.shard, n.count, n.seq, n.events, n.thresholds
+FROM unnest($42::smallint[], $43::smallint[], $44::bigint[], $45::bytea[], $48::boolean[]) AS n (shard, count, seq, events, thresholds);
