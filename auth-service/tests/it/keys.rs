@@ -61,7 +61,7 @@ async fn keys_are_listed_newest_first_with_the_expired_ones() {
 async fn bad_requests_name_the_field_and_leave_nothing_behind() {
     let (app, caller) = (App::new(), member());
     let before = app.accounts.rows();
-    let scopes = json!(["tokens:consume", "tokens:read", "analytics:read", "orgs:manage", "admin"]);
+    let scopes = json!(["tokens:consume", "tokens:read", "analytics:read", "orgs:manage", "limits:take", "admin"]);
     for (body, field, message, allowed) in [
         (json!({"userId": " "}), "userId", "userId is required", Value::Null),
         (json!({"userId": "x"}), "userId", "invalid userId", Value::Null),
