@@ -64,15 +64,16 @@ async fn tokens_per_window(
     provider: &Provider,
     windows: &[Window],
 ) -> Result<Vec<i64>, Problem> {
+    // A key, or a user with a model, is no dimension of the rollups.
+    if filter.key.is_some() || (filter.user.is_some() && filter.model.is_some()) {
+        return tokens_from_events(service, view, filter, windows).await;
+    }
     let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
-    let series = match filter {
-        Filter { user: None, key: None, model: None, .. } => totals.series_of_all(windows, &Dimension::models_of(provider)).await,
-        Filter { user: None, key: None, model: Some(model), .. } => {
-            totals.series(windows, &Dimension::model(Some(provider), Some(model))).await
-        }
-        Filter { user: Some(user), key: None, model: None, .. } => totals.series(windows, &Dimension::user(*user, Some(provider))).await,
-        _ => return tokens_from_events(service, view, filter, windows).await,
+    let series = match (filter.user, &filter.model) {
+        (Some(user), _) => totals.series(windows, &Dimension::user(user, Some(provider))).await,
+        (None, Some(model)) => totals.series(windows, &Dimension::model(Some(provider), Some(model))).await,
+        (None, None) => totals.series_of_all(windows, &Dimension::models_of(provider)).await,
     };
     let series = series.map_err(store_failed)?;
     Ok(series.iter().map(|value| value.tokens).collect())

@@ -1,4 +1,4 @@
-//! Changes to the settings by administrators: what the three kinds of resources share. Reads go to the store, so that they see every change.
+//! Changes to the settings by administrators: what the kinds of resources share. Reads go to the store, so that they see every change.
 
 pub mod limits;
 pub mod prices;
@@ -14,6 +14,7 @@ use axum::{
 };
 use domain::{
     access::Caller,
+    ids::{Model, Provider},
     settings::{Settings, SettingsChange, SettingsEffect},
 };
 use serde::Serialize;
@@ -64,6 +65,20 @@ fn deleted(effect: SettingsEffect, kind: &str) -> Result<Response, Problem> {
 
 fn missing(kind: &str) -> Problem {
     Problem::not_found(format!("{kind} not found"))
+}
+
+/// What stands for a provider, and perhaps a model, must name ones that exist; a provider without a list has any model.
+fn known_model(settings: &Settings, provider: &Provider, model: Option<&Model>) -> Result<(), Problem> {
+    let Some(known) = settings.providers.get(provider) else {
+        let allowed = settings.providers.keys().map(ToString::to_string).collect();
+        return Err(Problem::field_allowed("provider", "unknown provider", allowed));
+    };
+    match model {
+        Some(model) if !known.models.is_empty() && !known.models.contains(model) => {
+            Err(Problem::field_allowed("model", "unknown model", known.models.iter().map(ToString::to_string).collect()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn listed<'a, T: Serialize + 'a>(items: impl Iterator<Item = (&'a str, &'a T)>) -> Response {

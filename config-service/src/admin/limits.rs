@@ -1,6 +1,6 @@
 //! `/api/v1/admin/limits`: speed limits. A changed limit takes its bucket's level along; no usage is forgotten.
 
-use super::{change, deleted, listed, load, missing, parse_name, written};
+use super::{change, deleted, known_model, listed, load, missing, parse_name, written};
 use crate::{Service, error::Administrator};
 use axum::{
     extract::{Path, State},
@@ -47,15 +47,5 @@ pub async fn delete(
 
 /// A limit on a misspelt provider or model would silently limit nothing.
 fn names_what_exists(limit: &Limit, settings: &Settings) -> Result<(), Problem> {
-    let Some(provider) = &limit.provider else { return Ok(()) };
-    let Some(known) = settings.providers.get(provider) else {
-        let allowed = settings.providers.keys().map(ToString::to_string).collect();
-        return Err(Problem::field_allowed("provider", "unknown provider", allowed));
-    };
-    match &limit.model {
-        Some(model) if !known.models.is_empty() && !known.models.contains(model) => {
-            Err(Problem::field_allowed("model", "unknown model", known.models.iter().map(ToString::to_string).collect()))
-        }
-        _ => Ok(()),
-    }
+    limit.provider.as_ref().map_or(Ok(()), |provider| known_model(settings, provider, limit.model.as_ref()))
 }

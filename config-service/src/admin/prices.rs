@@ -1,6 +1,6 @@
 //! `/api/v1/admin/money` and `/api/v1/admin/prices`: in what costs are counted, and what a million tokens cost from when on.
 
-use super::{change, deleted, listed, load, missing, parse_name, written};
+use super::{change, deleted, known_model, listed, load, missing, parse_name, written};
 use crate::{
     Service,
     error::{Administrator, conflict},
@@ -80,16 +80,7 @@ fn may_stand(name: &str, price: &Price, settings: &Settings) -> Result<(), Probl
     if settings.money.is_none() {
         return Err(conflict("no currency is set: PUT /api/v1/admin/money first"));
     }
-    let Some(provider) = settings.providers.get(&price.provider) else {
-        let allowed = settings.providers.keys().map(ToString::to_string).collect();
-        return Err(Problem::field_allowed("provider", "unknown provider", allowed));
-    };
-    if let Some(model) = &price.model
-        && !provider.models.is_empty()
-        && !provider.models.contains(model)
-    {
-        return Err(Problem::field_allowed("model", "unknown model", provider.models.iter().map(ToString::to_string).collect()));
-    }
+    known_model(settings, &price.provider, price.model.as_ref())?;
     let same =
         |other: &Price| (&other.provider, &other.model, other.effective_from) == (&price.provider, &price.model, price.effective_from);
     match settings.prices.iter().find(|(other, known)| *other != name && same(known)) {

@@ -17,7 +17,7 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> R
         let statement = bind_heads(sqlx::query(include_str!("../sql/ledger/write.sql")), batch);
         let statement = bind_new_charges(statement, &new)?;
         let statement = bind_pools(statement, &pools(batch)?);
-        bind_costs(bind_events(statement, batch), &new).bind(batch.events.columns().thresholds).execute(&mut *connection).await?;
+        bind_costs(bind_events(statement, batch), &new).execute(&mut *connection).await?;
         update_charges(connection, &changed).await?;
         put_periods(connection, batch).await?;
         put_budgets(connection, batch).await?;
@@ -111,7 +111,7 @@ fn bind_pools<'q>(statement: Statement<'q>, pools: &[&'q Pool]) -> Statement<'q>
 
 fn bind_events<'q>(statement: Statement<'q>, batch: &'q Batch<'_>) -> Statement<'q> {
     let events = batch.events.columns();
-    statement.bind(events.shards).bind(events.counts).bind(events.seqs).bind(events.events)
+    statement.bind(events.shards).bind(events.counts).bind(events.seqs).bind(events.events).bind(events.thresholds)
 }
 
 fn bind_costs<'q>(statement: Statement<'q>, charges: &[&'q Charge]) -> Statement<'q> {

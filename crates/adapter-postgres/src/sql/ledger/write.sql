@@ -10,7 +10,7 @@ WITH numbered AS (
     SELECT * FROM unnest($3::smallint[], $4::uuid[], $5::boolean[], $6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[],
                          $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[],
                          $19::timestamptz[], $20::boolean[], $21::timestamptz[], $22::timestamptz[], $23::timestamptz[], $24::bigint[],
-                         $46::bigint[], $47::text[])
+                         $47::bigint[], $48::text[])
 ), pooled AS (
     INSERT INTO pool (shard, payer_is_org, payer_id, provider, allowance, period, time_zone, purchased_granted, purchased_settled,
                       purchased_held, debt, period_starts_at, period_ends_at, period_granted, period_settled, period_held, updated_at)
@@ -26,4 +26,4 @@ WITH numbered AS (
 )
 INSERT INTO outbox (day, shard, count, seq, events, thresholds)
 SELECT (now() AT TIME ZONE 'UTC')::date, n.shard, n.count, n.seq, n.events, n.thresholds
-FROM unnest($42::smallint[], $43::smallint[], $44::bigint[], $45::bytea[], $48::boolean[]) AS n (shard, count, seq, events, thresholds);
+FROM unnest($42::smallint[], $43::smallint[], $44::bigint[], $45::bytea[], $46::boolean[]) AS n (shard, count, seq, events, thresholds);
