@@ -158,7 +158,7 @@ async fn a_redis_that_swallows_everything_costs_one_budget_and_then_nothing() {
         let started = Instant::now();
         assert!(matches!(limits.take(std::slice::from_ref(&request)).await, Err(StoreError::Unavailable { store: "redis", .. })));
         // The budget, and what a busy test machine adds.
-        assert!(started.elapsed() < Duration::from_millis(250), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
 }
 

@@ -201,6 +201,9 @@ impl World {
             ("WEIR__POSTGRES__URL", format!("{server}/{name}")),
             ("WEIR__REDIS__URL", from_env("WEIR__REDIS__URL")),
             ("WEIR__REDIS__PREFIX", name.clone()),
+            // Many tests share the machine: a slow answer must not look like an outage, and a call that is cut off may have
+            // taken what nobody gives back.
+            ("WEIR__REDIS__TIMEOUT_MS", "20000".to_owned()),
             ("WEIR__KAFKA__BROKERS", from_env("WEIR__KAFKA__BROKERS")),
             ("WEIR__KAFKA__TOPIC_PREFIX", name.clone()),
             ("WEIR__CASSANDRA__NODES", from_env("WEIR__CASSANDRA__NODES")),

@@ -29,8 +29,7 @@ impl Race {
     /// Four processes that decide and book, and one for everything else.
     async fn on(world: &World, data: &std::path::Path) -> Self {
         world.migrate(data);
-        // Patient: a call that a busy machine cuts off may have taken what nobody gives back.
-        let base = Setup::distributed(data, world).with("WEIR__REDIS__TIMEOUT_MS", "20000");
+        let base = Setup::distributed(data, world);
         let others = base.clone().roles("auth-service,config-service,outbox-relay,analytics");
         let url = others.url();
         let mut processes = Vec::new();
