@@ -5,13 +5,19 @@
 mod apply;
 mod budget_events;
 mod budgets;
+mod charges;
+mod command;
 mod decide;
+mod events;
+mod outcome;
+mod pools;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{
-    AllowanceChange, BudgetExhausted, Command, Decision, Outcome, PoolView, QuotaExhausted, Refusals, Request, decide, pool_view, preview,
-};
+pub use command::{AllowanceChange, Command, Refusals, Request};
+pub use decide::{decide, preview};
+pub use outcome::{BudgetExhausted, Decision, Outcome, PoolView, QuotaExhausted};
+pub use pools::pool_view;
 
 use crate::{
     budget::{Budget, BudgetKey, BudgetUnit},
@@ -84,7 +90,7 @@ impl LedgerState {
         let mut moments = BTreeSet::new();
         for request in requests {
             let charge = request.command.charge().and_then(|id| self.charges.get(&id));
-            let of_charge = || charge.map(|charge| decide::pool_of(&charge.spec));
+            let of_charge = || charge.map(|charge| command::pool_of(&charge.spec));
             let Some(key) = request.command.pool().or_else(of_charge) else { continue };
             let current = self.pools.get(&key).and_then(|pool| pool.current).map(|period| period.starts_at);
             let held_in = charge.and_then(|charge| charge.period_start).filter(|starts_at| current != Some(*starts_at));

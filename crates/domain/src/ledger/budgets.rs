@@ -2,7 +2,7 @@
 
 use super::{
     LedgerState, budget_events,
-    decide::{BudgetExhausted, Decision, Outcome},
+    outcome::{BudgetExhausted, Decision, Outcome},
 };
 use crate::{
     amount::Tokens,

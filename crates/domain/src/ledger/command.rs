@@ -1,0 +1,127 @@
+//! What the ledger is asked to do, and everything that a decision depends on besides the state.
+
+use crate::{
+    amount::Tokens,
+    budget::{BudgetKey, BudgetTerms},
+    charge::ChargeSpec,
+    ids::{ChargeId, KeyId, Model, Payer, Provider, UserId},
+    money::Cost,
+    pool::PoolKey,
+    time::Period,
+};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+/// What somebody wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Hold and settle in one: the amount is known.
+    Consume {
+        spec: ChargeSpec,
+        tokens: Tokens,
+    },
+    Hold {
+        spec: ChargeSpec,
+        tokens: Tokens,
+        expires_at: DateTime<Utc>,
+    },
+    /// Books the amount really used, also after expiry and above the hold.
+    Settle {
+        charge_id: ChargeId,
+        tokens: Tokens,
+    },
+    /// Books usage that already happened, whatever the balances say; what none of them covers is debt. Its charge id is made from its name.
+    Record {
+        spec: ChargeSpec,
+        tokens: Tokens,
+        /// `None` when nobody said: now.
+        occurred_at: Option<DateTime<Utc>>,
+    },
+    Release {
+        charge_id: ChargeId,
+    },
+    /// Ends a hold whose deadline has passed; leaves every other charge as it is.
+    Expire {
+        charge_id: ChargeId,
+    },
+    /// Adds purchased tokens.
+    Grant {
+        pool: PoolKey,
+        tokens: Tokens,
+        reason: String,
+    },
+    SetAllowance {
+        pool: PoolKey,
+        change: AllowanceChange,
+    },
+    SetBudget {
+        key: BudgetKey,
+        terms: BudgetTerms,
+    },
+    RecordRefusals(Refusals),
+}
+
+/// Terms that are absent stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllowanceChange {
+    pub allowance: Option<Tokens>,
+    pub period: Option<Period>,
+    pub time_zone: Option<Tz>,
+}
+
+/// Refused requests of one second, folded by who, what and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    pub payer: Payer,
+    pub user_id: UserId,
+    pub key_id: Option<KeyId>,
+    pub provider: Provider,
+    pub model: Option<Model>,
+    pub reason: String,
+    /// Sum of the amounts asked for.
+    pub tokens: Tokens,
+    pub count: i64,
+}
+
+/// A command with everything its decision depends on besides the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub command: Command,
+    pub now: DateTime<Utc>,
+    /// The owner's tier caps what a new period is granted.
+    pub allowance_cap: Option<Tokens>,
+    /// Of the consumed, held or settled tokens, at the prices in force when the charge was made.
+    pub cost: Option<Cost>,
+}
+
+impl Command {
+    /// The pool this command moves, when that is known without reading the charge.
+    pub fn pool(&self) -> Option<PoolKey> {
+        match self {
+            Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(pool_of(spec)),
+            Self::Grant { pool, .. } | Self::SetAllowance { pool, .. } => Some(pool.clone()),
+            Self::Settle { .. } | Self::Release { .. } | Self::Expire { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
+        }
+    }
+
+    /// When that happened which is told later.
+    pub const fn occurred_at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Record { occurred_at, .. } => *occurred_at,
+            _ => None,
+        }
+    }
+
+    /// The charge this command reads or makes.
+    pub const fn charge(&self) -> Option<ChargeId> {
+        match self {
+            Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(spec.id),
+            Self::Settle { charge_id, .. } | Self::Release { charge_id } | Self::Expire { charge_id } => Some(*charge_id),
+            Self::Grant { .. } | Self::SetAllowance { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
+        }
+    }
+}
+
+pub(super) fn pool_of(spec: &ChargeSpec) -> PoolKey {
+    PoolKey { payer: spec.payer, provider: spec.provider.clone() }
+}
