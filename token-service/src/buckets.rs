@@ -4,19 +4,20 @@ use crate::{
     payer::Spend,
     rate_record::{OutageMode, RateRecord},
     recent_uses::RecentUses,
+    unasked::Unasked,
 };
 use chrono::{DateTime, Utc};
 use domain::{
     amount::Tokens,
     bucket::{Ask, Reading, Return},
     charge::Charge,
-    ids::{Model, Payer, Provider, SHARDS},
-    settings::{Limit, LimitScope, OnOutage, Settings, Tier},
+    ids::SHARDS,
+    settings::{OnOutage, Settings},
 };
 use ports::{
     Clock, StoreError,
     accounts::SpendFacts,
-    rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take, TakeAnswer, Verdict},
+    rate_limits::{Bucket, GiveBack, Owners, RateLimits, Take, TakeAnswer, Verdict, applicable},
 };
 use std::{
     slice,
@@ -27,67 +28,14 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// Whose buckets: one owner and its tier for each scope that applies.
-pub struct Owners<'a> {
-    pub payer: Payer,
-    pub user: Option<(String, &'a Tier)>,
-    pub org: Option<(String, &'a Tier)>,
-    pub key: Option<(String, &'a Tier)>,
-}
-
-impl<'a> Owners<'a> {
-    pub fn of_spend(settings: &'a Settings, spend: &Spend) -> Self {
-        Self {
-            payer: spend.payer,
-            user: Some((spend.user_id.to_string(), settings.tier(spend.facts.user_tier.as_deref()))),
-            org: spend.payer.org().map(|org| (org.to_string(), settings.tier(spend.facts.org_tier.as_deref()))),
-            key: spend.key_id.map(|key| (key.to_string(), settings.tier(spend.key_tier.as_deref()))),
-        }
+/// Whose buckets a spend asks.
+pub fn owners_of<'a>(settings: &'a Settings, spend: &Spend) -> Owners<'a> {
+    Owners {
+        payer: spend.payer,
+        user: Some((spend.user_id.to_string(), settings.tier(spend.facts.user_tier.as_deref()))),
+        org: spend.payer.org().map(|org| (org.to_string(), settings.tier(spend.facts.org_tier.as_deref()))),
+        key: spend.key_id.map(|key| (key.to_string(), settings.tier(spend.key_tier.as_deref()))),
     }
-
-    /// Of a charge that ends. The tier of a key is that of its owner, who is not known any more; the spender's is taken for it.
-    pub fn of_charge(settings: &'a Settings, charge: &Charge, facts: &SpendFacts) -> Self {
-        let (spec, user_tier) = (&charge.spec, settings.tier(facts.user_tier.as_deref()));
-        Self {
-            payer: spec.payer,
-            user: Some((spec.user_id.to_string(), user_tier)),
-            org: spec.payer.org().map(|org| (org.to_string(), settings.tier(facts.org_tier.as_deref()))),
-            key: spec.key_id.map(|key| (key.to_string(), user_tier)),
-        }
-    }
-
-    fn of_scope(&self, scope: LimitScope) -> Option<(&str, &'a Tier)> {
-        let own = match scope {
-            LimitScope::User => &self.user,
-            LimitScope::Org => &self.org,
-            LimitScope::Key => &self.key,
-            LimitScope::Provider | LimitScope::Model => return Some(("", &Tier::NEUTRAL)),
-        };
-        own.as_ref().map(|(owner, tier)| (owner.as_str(), *tier))
-    }
-}
-
-/// The buckets of every limit that applies, in the order of the limits' names. A request that names no model is about the provider's
-/// default one, where there is one.
-pub fn applicable(settings: &Settings, owners: &Owners<'_>, provider: &Provider, model: Option<&Model>) -> Vec<Bucket> {
-    let default_model = || settings.providers.get(provider).and_then(|own| own.default_model.as_ref());
-    let model = model.or_else(default_model);
-    let limits = settings.limits.iter().filter(|(_, limit)| limit.applies_to(provider, model));
-    limits.filter_map(|(name, limit)| bucket(name, limit, owners, provider, model)).collect()
-}
-
-fn bucket(name: &str, limit: &Limit, owners: &Owners<'_>, provider: &Provider, model: Option<&Model>) -> Option<Bucket> {
-    let (owner, tier) = owners.of_scope(limit.scope)?;
-    let model = if limit.scope == LimitScope::Model { model } else { limit.model.as_ref() };
-    let key = BucketKey {
-        group: if limit.scope.is_shared() { Group::Shared } else { Group::Payer(owners.payer) },
-        limit: name.to_owned(),
-        scope: limit.scope,
-        owner: owner.to_owned(),
-        provider: Some(provider.clone()),
-        model: model.map(ToString::to_string),
-    };
-    Some(Bucket { key, rule: limit.bucket(tier), on_outage: limit.on_outage })
 }
 
 /// Amounts that are in the buckets until the ledger has decided.
@@ -126,12 +74,13 @@ pub struct Buckets {
     restoring: Vec<Mutex<()>>,
     clock: Clock,
     away: AtomicBool,
+    unasked: Arc<Unasked>,
 }
 
 impl Buckets {
     pub fn new(store: Arc<dyn RateLimits>, local: Arc<dyn RateLimits>, recent: RecentUses, clock: Clock) -> Self {
         let restoring = (0..SHARDS).map(|_| Mutex::new(())).collect();
-        Self { store, local, recent, restoring, clock, away: AtomicBool::new(false) }
+        Self { store, local, recent, restoring, clock, away: AtomicBool::new(false), unasked: Arc::default() }
     }
 
     /// All of the buckets or none; of limits on running holds only where the request is a hold.
@@ -189,6 +138,9 @@ impl Buckets {
         if closed {
             count_outage("closed");
             return Asked::Closed { store: error.store() };
+        }
+        if let Some(payer) = take.payer() {
+            Unasked::note(&self.unasked, &self.store, payer);
         }
         take.buckets.retain(|bucket| bucket.on_outage == OnOutage::Local);
         let processes = self.store.processes();

@@ -2,7 +2,6 @@
 //! that apply to it, as they are now.
 
 use crate::{
-    buckets::{Owners, applicable},
     budgets,
     callers::Reader,
     charges::{ChargeRecord, visible},
@@ -25,6 +24,7 @@ use domain::{
     ledger::{PoolView, pool_view},
     pool::PoolKey,
 };
+use ports::rate_limits::{Owners, applicable};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::problem::Problem;

@@ -37,6 +37,7 @@ mod spend_request;
 mod spending;
 mod sweeper;
 mod token_kinds;
+mod unasked;
 mod unknown_outcome;
 mod webhooks;
 

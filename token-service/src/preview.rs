@@ -1,7 +1,7 @@
 //! `POST /api/v1/tokens/preview`: what a consume would be answered now. Nothing is taken, booked or counted.
 
 use crate::{
-    buckets::{Owners, applicable},
+    buckets::owners_of,
     callers::Spender,
     consume::ConsumeBody,
     consume_answer::QuotaPart,
@@ -19,7 +19,7 @@ use domain::{
     pool::PoolKey,
     settings::OnOutage,
 };
-use ports::rate_limits::BucketLevel;
+use ports::rate_limits::{BucketLevel, applicable};
 use serde::Serialize;
 use service_kit::{json::StrictJson, problem::Problem};
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub async fn preview(
 /// The buckets as they would be after the take, or the refusal.
 async fn rate(service: &Service, spend: &Spend) -> Result<RateRecord, Problem> {
     let settings = service.settings.current();
-    let mut buckets = applicable(&settings, &Owners::of_spend(&settings, spend), &spend.provider, spend.model.as_ref());
+    let mut buckets = applicable(&settings, &owners_of(&settings, spend), &spend.provider, spend.model.as_ref());
     // A consume is no hold and takes no slot.
     buckets.retain(|bucket| !bucket.rule.is_of_slots());
     if buckets.is_empty() {

@@ -1,7 +1,6 @@
 //! `GET quota`, `quota/org` and `status`: a pool as of now and the buckets in front of it, without changing either.
 
 use crate::{
-    buckets::{Owners, applicable},
     budgets,
     callers::Reader,
     counters, error,
@@ -22,7 +21,10 @@ use domain::{
     settings::{Algorithm, LimitScope, Settings},
     time::Period,
 };
-use ports::{accounts::SpendFacts, rate_limits::Bucket};
+use ports::{
+    accounts::SpendFacts,
+    rate_limits::{Bucket, Owners, applicable},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_kit::{json::StrictQuery, problem::Problem};

@@ -1,20 +1,16 @@
 //! What a payer used lately, as the ledger remembers it: from this its buckets are restored when their store has forgotten them.
 
-use crate::{
-    buckets::{Owners, applicable},
-    spend_facts::SpendFactsCache,
-};
+use crate::spend_facts::SpendFactsCache;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    bucket::{Ask, HoldSlot, MAX_WINDOW_SECS},
+    bucket::{Ask, HoldSlot},
     charge::{Charge, ChargeStatus},
     ids::Payer,
-    settings::{Settings, Tier},
 };
 use ports::{
     Clock, Result,
     ledger::{ChargeQuery, Ledger},
-    rate_limits::Use,
+    rate_limits::{Owners, Use, applicable},
 };
 use service_kit::settings::HotSettings;
 use std::sync::Arc;
@@ -34,7 +30,7 @@ impl RecentUses {
     /// Oldest first, as far back as any limit of today remembers.
     pub async fn of(&self, payer: Payer) -> Result<Vec<Use>> {
         let (settings, now) = (self.settings.current(), self.clock.now());
-        let from = now - TimeDelta::milliseconds(memory_ms(&settings));
+        let from = now - TimeDelta::milliseconds(settings.bucket_memory_ms());
         let mut uses = Vec::new();
         for charge in self.charges(payer, from).await?.iter().rev() {
             let Some(ask) = still_used(charge) else { continue };
@@ -62,13 +58,6 @@ impl RecentUses {
             }
         }
     }
-}
-
-/// The longest time for which a bucket of any tier remembers an amount, and no hold outlives a day.
-fn memory_ms(settings: &Settings) -> i64 {
-    let tiers = || settings.tiers.values().chain([&Tier::NEUTRAL]);
-    let windows = settings.limits.values().flat_map(|limit| tiers().map(|tier| limit.bucket(tier).window_ms().unwrap_or(86_400_000)));
-    windows.max().unwrap_or(0).min(MAX_WINDOW_SECS * 1_000)
 }
 
 /// What of a charge is in its buckets; nothing of what was given back.

@@ -1,7 +1,7 @@
 //! The steps that consume and reserve share: ask the buckets, then the ledger, and give back what led to nothing.
 
 use crate::{
-    buckets::{Asked, Owners, Taken, applicable},
+    buckets::{Asked, Taken, owners_of},
     counters, error,
     idempotency::Keyed,
     payer::Spend,
@@ -20,6 +20,7 @@ use domain::{
 use ports::{
     accounts::SpendFacts,
     ledger::{LedgerAnswer, LedgerRequest, StoredAnswer},
+    rate_limits::applicable,
 };
 use service_kit::problem::Problem;
 
@@ -33,8 +34,7 @@ pub enum Admission {
 /// All buckets at once, all or nothing; with a slot where the request is a hold. A request that was done before is never refused by them.
 pub async fn admit(service: &Service, spend: &Spend, hold: Option<HoldSlot>, keyed: Option<&Keyed>) -> Result<Admission, Problem> {
     let settings = service.settings.current();
-    let owners = Owners::of_spend(&settings, spend);
-    let buckets = applicable(&settings, &owners, &spend.provider, spend.model.as_ref());
+    let buckets = applicable(&settings, &owners_of(&settings, spend), &spend.provider, spend.model.as_ref());
     match service.buckets.take(buckets, Ask { amount: spend.tokens, hold }).await {
         Asked::Allowed(taken) => Ok(Admission::Admitted(taken)),
         Asked::Refused(record) => match service.recall(keyed).await? {

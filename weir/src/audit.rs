@@ -69,6 +69,10 @@ async fn read(args: &Args) -> Result<Report> {
         outbox: opened.outbox.clone(),
         event_log: opened.event_log.clone(),
         usage_store: opened.usage_store.clone(),
+        rate_limits: opened.rate_limits.clone(),
+        settings: opened.settings.clone(),
+        accounts: opened.accounts.clone(),
+        clock: Clock::System,
     };
     let scope = Scope { org: args.org.map(OrgId), from: args.from, to: args.to };
     // Draws nothing when stderr is no terminal.

@@ -1,6 +1,6 @@
 //! A running analytics service on fresh stores, and usage put where the projection would have put it.
 
-use adapter_embedded::Embedded;
+use adapter_embedded::{Embedded, MemoryRateLimits};
 use analytics::{Deps, Limits, start};
 use axum::{
     Router,
@@ -111,16 +111,20 @@ impl World {
     /// A process that starts on these stores.
     pub fn on(stores: Embedded) -> Self {
         let tasks = Tasks::new();
-        let shared = Arc::new(stores.clone());
+        let (shared, clock) = (Arc::new(stores.clone()), Clock::manual(noon()));
         let deps = Deps {
             stores: audit::Stores {
                 ledger: shared.clone(),
                 outbox: shared.clone(),
                 event_log: shared.clone(),
                 usage_store: shared.clone(),
+                rate_limits: Arc::new(MemoryRateLimits::new(clock.clone())),
+                settings: shared.clone(),
+                accounts: shared.clone(),
+                clock: clock.clone(),
             },
             accounts: shared,
-            clock: Clock::manual(noon()),
+            clock,
             group: "test".into(),
             limits: Limits::default(),
         };

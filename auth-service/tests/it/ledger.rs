@@ -10,7 +10,7 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
 };
 use std::sync::Mutex;
 
@@ -29,6 +29,9 @@ impl Ledger for MemoryLedger {
     }
     async fn find_answers(&self, _: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>> {
         unimplemented!("nothing here is keyed")
+    }
+    async fn scan_answers(&self, _: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
+        unimplemented!("nobody audits here")
     }
     async fn find_charge(&self, _: ChargeId) -> Result<Option<Charge>> {
         unimplemented!("nothing here is charged")

@@ -10,6 +10,7 @@
 mod apply;
 mod budgets;
 mod claims;
+mod kept;
 mod numbering;
 mod rows;
 
@@ -30,7 +31,7 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 use sqlx::{Row, Sqlite, Transaction};
@@ -162,6 +163,10 @@ impl Ledger for Embedded {
             past_periods: periods.into_iter().map(PeriodRow::into_period).collect::<Result<_>>()?,
             last_seq,
         })
+    }
+
+    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
+        kept::scan(self.inner.main.readers(), visit).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use ports::{
     rate_limits::{Bucket, BucketKey, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict, restored},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -32,8 +32,8 @@ pub struct MemoryRateLimits {
     clock: Clock,
     hasher: RandomState,
     parts: Vec<Mutex<Part>>,
-    /// Payers whose buckets are what they used; `None`: all of them.
-    known: Option<Mutex<HashSet<Payer>>>,
+    /// Payers whose buckets are what they used, and since when (ms); `None`: all of them.
+    known: Option<Mutex<HashMap<Payer, i64>>>,
 }
 
 impl MemoryRateLimits {
@@ -49,14 +49,14 @@ impl MemoryRateLimits {
 
     fn knows(&self, request: &Take) -> bool {
         let (Some(known), Some(payer)) = (&self.known, request.payer()) else { return true };
-        known.lock().unwrap_or_else(PoisonError::into_inner).contains(&payer)
+        known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&payer)
     }
 
     fn restore_now(&self, payer: Payer, uses: &[Use], now_ms: i64) {
         let Some(known) = &self.known else { return };
         // Kept until the buckets are written: whoever takes meanwhile is told that the payer is forgotten.
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&payer) {
+        if known.contains_key(&payer) {
             return;
         }
         if known.len() >= MOST_PAYERS {
@@ -65,7 +65,7 @@ impl MemoryRateLimits {
         for (key, (rule, state)) in restored(uses, now_ms) {
             self.lock(std::iter::once(&key)).put(key, &rule, state, now_ms);
         }
-        known.insert(payer);
+        known.insert(payer, now_ms);
     }
 
     fn take_one(&self, request: &Take, now_ms: i64) -> TakeAnswer {
@@ -125,6 +125,18 @@ impl RateLimits for MemoryRateLimits {
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
         let now_ms = self.clock.now().timestamp_millis();
         requests.iter().for_each(|request| self.give_back_one(request, now_ms));
+        Ok(())
+    }
+
+    async fn known_since(&self, payer: Payer) -> Result<Option<i64>> {
+        let Some(known) = &self.known else { return Ok(Some(0)) };
+        Ok(known.lock().unwrap_or_else(PoisonError::into_inner).get(&payer).copied())
+    }
+
+    async fn forget(&self, payer: Payer) -> Result<()> {
+        if let Some(known) = &self.known {
+            known.lock().unwrap_or_else(PoisonError::into_inner).remove(&payer);
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod apply;
 mod batch;
 mod budgets;
 mod claims;
+mod kept;
 mod load;
 mod rows;
 mod write;
@@ -42,7 +43,7 @@ use domain::{
 };
 use ports::{
     Result, StoreError,
-    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
 };
 pub(crate) use rows::is_org;
 use rows::{ChargeRow, PeriodRow, PoolRow};
@@ -159,6 +160,10 @@ impl Ledger for Postgres {
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
         read_snapshot(self, shard).await.map_err(Failure::not_done)
+    }
+
+    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
+        kept::scan(self, visit).await.map_err(Failure::not_done)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -16,7 +16,7 @@ use ports::{
     Clock, Result, StoreError,
     rate_limits::{Bucket, BucketLevel, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict, restored},
 };
-use redis::{RedisResult, aio::MultiplexedConnection};
+use redis::{AsyncCommands, RedisResult, aio::MultiplexedConnection};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Requests that one script call decides. Bounds how long the server does nothing else, to about a millisecond.
@@ -185,6 +185,14 @@ impl RateLimits for RedisRateLimits {
         let (now_ms, _) = self.connection.run(|server| read_levels(server.connection, Vec::new())).await?;
         let now_ms = self.arguments().now_ms.unwrap_or(now_ms);
         self.call(&RESTORE, |epoch| vec![self.restore_arguments(payer, uses, epoch, now_ms)]).await.map(drop)
+    }
+
+    async fn known_since(&self, payer: Payer) -> Result<Option<i64>> {
+        self.connection.run(|mut server| async move { server.connection.get(mark_name(&self.prefix, payer, &server.epoch)).await }).await
+    }
+
+    async fn forget(&self, payer: Payer) -> Result<()> {
+        self.connection.run(|mut server| async move { server.connection.unlink(mark_name(&self.prefix, payer, &server.epoch)).await }).await
     }
 
     async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>> {

@@ -1,6 +1,6 @@
 //! I5, second half: each rollup cell is the sum of the events that touch it, up to the number that the cell itself names.
 
-use crate::{AuditError, Reading, Scope, Stores, picture::Picture, raw::READS_IN_FLIGHT, report::Findings};
+use crate::{AuditError, Reading, Scope, Stores, families, picture::Picture, raw::READS_IN_FLIGHT, report::Findings};
 use chrono::{DateTime, Datelike, Days, Months, NaiveTime, Utc};
 use domain::{
     event::UsageEvent,
@@ -27,7 +27,13 @@ struct Ahead {
     folded: CellValue,
 }
 
-pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, findings: &mut Findings) -> Result<(), AuditError> {
+/// What is found of the cells themselves, and of the sums that they must add up to.
+pub(crate) struct Found<'a> {
+    pub cells: &'a mut Findings,
+    pub sums: &'a mut Findings,
+}
+
+pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, mut found: Found<'_>) -> Result<(), AuditError> {
     let mut by_tenant: BTreeMap<Uuid, Vec<&UsageEvent>> = BTreeMap::new();
     for event in picture.events().filter(|event| scope.covers_payer(event.event.payer)) {
         by_tenant.entry(event.event.payer.tenant()).or_default().push(event);
@@ -42,13 +48,13 @@ pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, fin
                 fold_into(if of_tenant { &mut cells } else { &mut platform }, key, event);
             }
         }
-        compare(stores, picture, scope, cells, &mut ahead, findings).await?;
+        compare(stores, picture, scope, cells, &mut ahead, &mut found).await?;
     }
     // Totals over all payers say nothing about one of them.
     if scope.org.is_none() {
-        compare(stores, picture, scope, platform, &mut ahead, findings).await?;
+        compare(stores, picture, scope, platform, &mut ahead, &mut found).await?;
     }
-    check_ahead(stores, picture, ahead, findings).await
+    check_ahead(stores, picture, ahead, found.cells).await
 }
 
 fn fold_into(cells: &mut Cells, key: CellKey, event: &UsageEvent) {
@@ -66,13 +72,15 @@ async fn compare(
     scope: &Scope,
     mut expected: Cells,
     ahead: &mut HashMap<CellKey, Ahead>,
-    findings: &mut Findings,
+    found: &mut Found<'_>,
 ) -> Result<(), AuditError> {
     let touched = |key: &CellKey| (key.scope.clone(), key.grain, partition(key.grain, key.bucket));
     let partitions: BTreeSet<Partition> = expected.keys().map(touched).collect();
     let reads: Vec<_> = partitions.into_iter().map(|partition| read(stores, picture.generation, partition)).collect();
     let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
     while let Some(stored) = reads.try_next().await? {
+        families::check(picture, &stored, found.sums);
+        let findings = &mut *found.cells;
         for (key, stored) in stored {
             let folded = expected.remove(&key).unwrap_or_default();
             if !covers_bucket(scope, &key) {
@@ -87,7 +95,7 @@ async fn compare(
         }
     }
     for (key, folded) in expected.into_iter().filter(|(key, _)| covers_bucket(scope, key)) {
-        report(picture, &key, folded, None, findings);
+        report(picture, &key, folded, None, found.cells);
     }
     Ok(())
 }

@@ -5,16 +5,20 @@
 //!
 //! ```text
 //! published_through → log → watermark of the rollups → ledger, outbox (one moment) → raw events, cells → newer outbox rows
+//!                                                     charges of that moment → buckets → the same charges again
 //! ```
 //!
 //! What the log, the raw events or the cells hold beyond the ledger's moment is compared with the newer outbox rows or left alone.
 //! Memory: one shard's ledger at a time, plus 16 bytes per record of the log.
 
+mod answers;
 mod balances;
+mod buckets;
 mod budgets;
 mod cells;
 mod counts;
 mod ends;
+mod families;
 mod fold;
 mod log;
 mod picture;
@@ -29,7 +33,10 @@ use domain::{
     ids::{OrgId, Payer, Shard},
 };
 use picture::Picture;
-use ports::{StoreError, event_log::EventLog, ledger::Ledger, outbox::Outbox, usage_store::UsageStore};
+use ports::{
+    Clock, StoreError, accounts::Accounts, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
+    settings::SettingsStore, usage_store::UsageStore,
+};
 use report::Findings;
 use std::sync::Arc;
 use thiserror::Error;
@@ -41,6 +48,12 @@ pub struct Stores {
     pub outbox: Arc<dyn Outbox>,
     pub event_log: Arc<dyn EventLog>,
     pub usage_store: Arc<dyn UsageStore>,
+    pub rate_limits: Arc<dyn RateLimits>,
+    /// Which limits there are.
+    pub settings: Arc<dyn SettingsStore>,
+    /// Whose tier is which.
+    pub accounts: Arc<dyn Accounts>,
+    pub clock: Clock,
 }
 
 /// What is compared. The default is everything.
@@ -117,7 +130,10 @@ struct Book {
     fold: Findings,
     log: Findings,
     usage: Findings,
+    sums: Findings,
     counts: Findings,
+    buckets: Findings,
+    answers: Findings,
     totals: Totals,
     events: u64,
 }
@@ -133,28 +149,43 @@ pub async fn run(stores: &Stores, scope: &Scope, progress: &(dyn Fn(Progress) + 
         fold: Findings::new("I3", "each shard is numbered without gaps, and charges and pools are the fold of their events"),
         log: Findings::new("I4", "every published event is in the log with its own bytes, and no number stands for two events"),
         usage: Findings::new("I5", "raw events are those of the ledger, and each rollup cell is their sum"),
+        sums: Findings::new("I6", "the users of a provider add up to its models, in each bucket"),
         counts: Findings::new("I7", "accepted = applied + pending"),
+        buckets: Findings::new("I9", "a payer's buckets hold what its recent charges took, and no limit let more pass"),
+        answers: Findings::new("I10", "every answer under an idempotency key is still true of its charge"),
         totals: Totals::default(),
         events: 0,
     };
     let published = log::published(stores).await?;
     let mut logs = log::read(stores, &published, progress).await?;
+    let mut limits = buckets::Limits::read(stores).await?;
     let shards = scope.shards();
     for (done, shard) in shards.iter().enumerate() {
         progress(Progress::Shards { done, of: shards.len(), events: book.events });
         let of_shard = logs.take(*shard);
-        shard_checks(stores, scope, *shard, of_shard, &mut book).await?;
+        shard_checks(stores, scope, *shard, of_shard, limits.as_mut(), &mut book).await?;
     }
     progress(Progress::Shards { done: shards.len(), of: shards.len(), events: book.events });
+    answers::check(stores, scope, &mut book.answers).await?;
     book.totals.dead_letters = stores.event_log.buried().await.reading("the dead letters")?;
-    let found = [book.balances, book.ends, book.fold, book.log, book.usage, book.counts];
+    let found = [book.balances, book.ends, book.fold, book.log, book.usage, book.sums, book.counts, book.buckets, book.answers];
     let mut report = Report::of(book.events, book.totals, found);
     log::name_events(stores, &mut report).await?;
     Ok(report)
 }
 
-async fn shard_checks(stores: &Stores, scope: &Scope, shard: Shard, log: log::ShardLog, book: &mut Book) -> Result<(), AuditError> {
+async fn shard_checks(
+    stores: &Stores,
+    scope: &Scope,
+    shard: Shard,
+    log: log::ShardLog,
+    limits: Option<&mut buckets::Limits>,
+    book: &mut Book,
+) -> Result<(), AuditError> {
     let picture = Picture::take(stores, shard).await?;
+    if let Some(limits) = limits {
+        buckets::check(stores, limits, &picture, scope, &mut book.buckets).await?;
+    }
     let covered = picture.events().filter(|event| scope.covers(event)).count();
     book.events += u64::try_from(covered).unwrap_or(u64::MAX);
     let mut folded = fold::Folded::of(&picture);
@@ -167,5 +198,6 @@ async fn shard_checks(stores: &Stores, scope: &Scope, shard: Shard, log: log::Sh
     drop(log);
     counts::check(&picture, &mut book.counts, &mut book.totals);
     raw::check(stores, &picture, scope, &mut book.usage).await?;
-    cells::check(stores, &picture, scope, &mut book.usage).await
+    let found = cells::Found { cells: &mut book.usage, sums: &mut book.sums };
+    cells::check(stores, &picture, scope, found).await
 }

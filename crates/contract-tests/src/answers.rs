@@ -1,5 +1,9 @@
 //! What every adapter of `ports::answers` must do.
 
+mod machine;
+
+pub use machine::attempts_that_crash_overlap_and_come_late_are_what_a_simple_model_says;
+
 use crate::customers::start;
 use chrono::TimeDelta;
 use futures::future::join_all;

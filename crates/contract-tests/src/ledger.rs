@@ -3,12 +3,14 @@
 mod budgets;
 mod concurrency;
 mod idempotency;
+mod keys_machine;
 mod machine;
 mod usage;
 
 pub use budgets::*;
 pub use concurrency::*;
 pub use idempotency::*;
+pub use keys_machine::*;
 pub use machine::*;
 pub use usage::*;
 

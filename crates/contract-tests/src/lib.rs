@@ -10,5 +10,6 @@ pub mod ledger;
 pub mod outbox;
 pub mod rate_limits;
 pub mod settings;
+pub mod stories;
 pub mod usage_store;
 pub mod webhooks;

@@ -1,5 +1,6 @@
 //! What every adapter of `ports::rate_limits` must do.
 
+pub mod crashes;
 pub mod histories;
 
 use crate::customers::tokens;

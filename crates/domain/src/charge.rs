@@ -79,3 +79,108 @@ pub struct Charge {
     /// Number of the charge's first event in its shard; 0 until the ledger has assigned it.
     pub seq: i64,
 }
+
+impl Charge {
+    /// Whether this can be what became of the charge as it was once told: what was said stays true, whatever happened since.
+    pub fn follows(&self, told: &Self) -> bool {
+        use ChargeStatus::{Expired, Held, Refunded, Settled};
+        let same = self.spec == told.spec && self.held == told.held && self.created_at == told.created_at;
+        let reached = match told.status {
+            Held => true,
+            Expired => matches!(self.status, Expired | Settled | Refunded),
+            Settled => matches!(self.status, Settled | Refunded),
+            end => self.status == end,
+        };
+        let booked = match told.status {
+            Settled | Refunded => {
+                (self.settled, self.debt, self.late, self.settled_at) == (told.settled, told.debt, told.late, told.settled_at)
+                    && self.refunded >= told.refunded
+            }
+            _ => true,
+        };
+        same && reached && booked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn charge(status: ChargeStatus, settled: i64) -> Charge {
+        let user_id = UserId(Uuid::from_u128(1));
+        let created_at = "2026-11-21T12:00:00Z".parse().unwrap();
+        let payer = Payer::User(user_id);
+        let id = ChargeId::new(payer.shard(), created_at);
+        let spec = ChargeSpec {
+            id,
+            payer,
+            user_id,
+            key_id: None,
+            provider: Provider::parse("openai").unwrap(),
+            model: None,
+            metadata: Metadata::new(),
+        };
+        Charge {
+            spec,
+            status,
+            held: Tokens::new(10).unwrap(),
+            settled: Tokens::new(settled).unwrap(),
+            refunded: Tokens::ZERO,
+            debt: Tokens::ZERO,
+            from_allowance: Tokens::ZERO,
+            from_purchased: Tokens::ZERO,
+            cost: None,
+            period_start: None,
+            late: false,
+            created_at,
+            settled_at: None,
+            expires_at: None,
+            seq: 1,
+        }
+    }
+
+    #[test]
+    fn a_charge_follows_what_was_told_of_it_before_its_end_and_nothing_else() {
+        use ChargeStatus::{Expired, Held, Refunded, Released, Settled};
+        let follow = [
+            (Held, &[Held, Settled, Released, Expired, Refunded][..]),
+            (Settled, &[Settled, Refunded]),
+            (Released, &[Released]),
+            (Expired, &[Expired, Settled, Refunded]),
+            (Refunded, &[Refunded]),
+        ];
+        for (told, reached) in follow {
+            for now in [Held, Settled, Released, Expired, Refunded] {
+                let told = charge(told, 7);
+                let now = Charge { status: now, ..told.clone() };
+                assert_eq!(now.follows(&told), reached.contains(&now.status), "{:?} after {:?}", now.status, told.status);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_booked_and_who_it_was_stays() {
+        let told = charge(ChargeStatus::Settled, 7);
+        let one = Tokens::new(1).unwrap();
+        let changes: [fn(&mut Charge, Tokens); 7] = [
+            |charge, one| charge.settled = one,
+            |charge, one| charge.held = one,
+            |charge, one| charge.debt = one,
+            |charge, _| charge.late = true,
+            |charge, _| charge.settled_at = Some(charge.created_at),
+            |charge, _| charge.created_at = DateTime::UNIX_EPOCH,
+            |charge, _| charge.spec.model = Model::parse("o3").ok(),
+        ];
+        for change in changes {
+            let mut now = told.clone();
+            change(&mut now, one);
+            assert!(!now.follows(&told), "{now:?}");
+        }
+        let refunded = Charge { refunded: one, ..told.clone() };
+        assert!(refunded.follows(&told) && !told.follows(&refunded));
+        // While it was held nothing was booked.
+        let held = charge(ChargeStatus::Held, 0);
+        assert!(Charge { status: ChargeStatus::Settled, settled: one, debt: one, ..held.clone() }.follows(&held));
+    }
+}

@@ -74,7 +74,12 @@ impl ChargeId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// `None` for ids that were not made by the two functions above; such a charge does not exist.
+    /// Milliseconds since the Unix epoch; of an id made by [`ChargeId::of_usage`], any number.
+    pub fn made_at_ms(self) -> i64 {
+        self.0.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte))
+    }
+
+    /// `None` for ids that neither [`ChargeId::new`] nor [`ChargeId::of_usage`] made; such a charge does not exist.
     pub fn shard(self) -> Option<Shard> {
         let bytes = self.0.as_bytes();
         if bytes[6] != 0x70 {
@@ -273,6 +278,7 @@ mod tests {
         let early = ChargeId::new(Shard(5), DateTime::from_timestamp_millis(1_000).unwrap());
         let late = ChargeId::new(Shard(1), DateTime::from_timestamp_millis(1_001).unwrap());
         assert!(early < late);
+        assert_eq!((early.made_at_ms(), late.made_at_ms()), (1_000, 1_001));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub use limit::{Algorithm, Limit, LimitScope, OnOutage};
 
 use crate::{
     amount::Tokens,
+    bucket::MAX_WINDOW_SECS,
     fixed_point::Thousandths,
     ids::{Model, Provider},
     money::{Cost, Money, MoneyError, Price, TokenKinds, price_at},
@@ -13,6 +14,8 @@ use crate::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+const LONGEST_HOLD_MS: i64 = 86_400_000;
 
 /// A named plan: what it multiplies buckets by and how much allowance it may be granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +114,13 @@ impl Settings {
     /// The tier of that name, else the default tier, else the neutral one.
     pub fn tier(&self, name: Option<&str>) -> &Tier {
         name.and_then(|name| self.tiers.get(name)).or_else(|| self.tiers.get(&self.default_tier)).unwrap_or(&Tier::NEUTRAL)
+    }
+
+    /// The longest time for which a bucket of any tier remembers an amount, milliseconds; no hold outlives a day.
+    pub fn bucket_memory_ms(&self) -> i64 {
+        let tiers = || self.tiers.values().chain([&Tier::NEUTRAL]);
+        let windows = self.limits.values().flat_map(|limit| tiers().map(|tier| limit.bucket(tier).window_ms().unwrap_or(LONGEST_HOLD_MS)));
+        windows.max().unwrap_or(0).min(MAX_WINDOW_SECS * 1_000)
     }
 
     /// What tokens cost that are charged at `at`; `None` where they have no price.
@@ -253,6 +263,25 @@ mod tests {
         assert_eq!(limit.bucket(settings.tier(Some("ADMIN"))).capacity(), 2_000);
         assert_eq!(limit.bucket(settings.tier(Some("no such tier"))).capacity(), 1_000);
         assert_eq!(limit.bucket(&Tier::NEUTRAL).pace(), Pace::Drain { micro_per_ms: 10_000 });
+    }
+
+    #[test]
+    fn buckets_are_remembered_as_long_as_the_slowest_of_any_tier_needs_and_no_longer_than_a_month() {
+        let mut settings = Settings::default();
+        let slow = |rate: i64| Tier { bucket_leak_rate_multiplier: Thousandths::new(rate).unwrap(), ..Tier::NEUTRAL };
+        assert_eq!(settings.bucket_memory_ms(), 100_000, "each shipped tier drains its own capacity in the same time");
+        settings.tiers.insert("SLOW".into(), slow(500));
+        assert_eq!(settings.bucket_memory_ms(), 200_000);
+        settings.tiers.insert("SLOWEST".into(), slow(1));
+        assert_eq!(settings.bucket_memory_ms(), 100_000_000);
+        let running = serde_json::from_str(r#"{"scope":"KEY","algorithm":"CONCURRENCY","capacity":1}"#).unwrap();
+        settings.limits = BTreeMap::from([("running".into(), running)]);
+        assert_eq!(settings.bucket_memory_ms(), 86_400_000, "no hold outlives a day");
+        let year = serde_json::from_str(r#"{"scope":"KEY","capacity":31536,"leakRatePerSecond":0.001}"#).unwrap();
+        settings.limits.insert("year".into(), year);
+        assert_eq!(settings.bucket_memory_ms(), 31 * 86_400_000);
+        settings.limits.clear();
+        assert_eq!(settings.bucket_memory_ms(), 0);
     }
 
     #[test]

@@ -99,6 +99,17 @@ pub struct ShardSnapshot {
     pub last_seq: i64,
 }
 
+/// An answer under an idempotency key that is about a charge, beside that charge.
+pub struct KeptAnswer {
+    /// What the store calls the key; the same for two rows of one key.
+    pub name: String,
+    pub charge_id: ChargeId,
+    /// As of the moment at which the answer was read; `None` where there is no such charge.
+    pub charge: Option<Charge>,
+    /// `Err` says why it could not be read.
+    pub outcome: std::result::Result<Outcome, String>,
+}
+
 pub struct StoredEvent {
     pub seq: i64,
     /// Avro without framing.
@@ -152,6 +163,9 @@ pub trait Ledger: Send + Sync {
 
     /// One shard as of one moment, for the audit.
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot>;
+
+    /// Every answer that is kept about a charge, for the audit; two rows of one name follow each other.
+    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()>;
 
     async fn ping(&self) -> Result<()>;
 }

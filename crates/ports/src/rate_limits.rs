@@ -1,5 +1,9 @@
 //! Buckets: how fast somebody may spend. Forgetting one costs a short burst, never money.
 
+mod applicable;
+
+pub use applicable::{Owners, applicable};
+
 use crate::Result;
 use async_trait::async_trait;
 use domain::{
@@ -132,6 +136,12 @@ pub trait RateLimits: Send + Sync {
 
     /// Undoes takes whose request led to nothing, or to less. What has left a bucket by itself meanwhile is not returned again.
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()>;
+
+    /// Since when the store knows this payer without a break, in its own milliseconds since 1970; `None` for a forgotten one.
+    async fn known_since(&self, payer: Payer) -> Result<Option<i64>>;
+
+    /// From now on the payer is a forgotten one: what it used was not always taken from its buckets.
+    async fn forget(&self, payer: Payer) -> Result<()>;
 
     /// Buckets without taking anything, in order.
     async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>>;

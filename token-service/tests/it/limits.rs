@@ -59,6 +59,17 @@ async fn more_than_the_capacity_never_passes() {
     );
 }
 
+/// A predecessor told clients to come back after 0 seconds.
+#[tokio::test]
+async fn a_wait_of_a_moment_is_told_as_a_second_and_its_instant_exactly() {
+    let world = World::with(limits(&[("fast", json!({"scope": "USER", "capacity": 10, "leakRatePerSecond": 8}))]));
+    let take = |amount: i64| json!({"limit": "fast", "key": "k", "amount": amount});
+    world.post(&taker(1), TAKE, &take(10)).await.expect(200);
+    let refused = world.post(&taker(1), TAKE, &take(1)).await.expect(429);
+    assert_eq!((refused.header("retry-after"), &refused.body["waitSeconds"]), (Some("1"), &json!(1)));
+    assert_eq!(refused.body["nextAccessTime"], "2026-11-21T12:00:00.125Z");
+}
+
 #[tokio::test]
 async fn a_wrong_take_is_named_and_takes_nothing() {
     let world = named();

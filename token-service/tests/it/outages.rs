@@ -2,8 +2,9 @@
 
 use crate::world::*;
 use domain::ids::Payer;
+use ports::rate_limits::RateLimits;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 fn limit(capacity: i64, mode: &str) -> Value {
     json!({"scope": "USER", "capacity": capacity, "leakRatePerSecond": 1, "onOutage": mode})
@@ -107,6 +108,20 @@ async fn buckets_that_were_lost_are_restored_from_the_ledger_before_anything_is_
     assert_eq!(world.consume(&caller(1), &body(501)).await.expect(429).body["used"], 500);
     reserve().await.expect(201);
     assert_eq!(reserve().await.expect(429).body["policy"], "running", "the restored hold still has its slot");
+}
+
+#[tokio::test]
+async fn what_passed_while_the_buckets_were_away_is_in_them_once_they_are_back() {
+    let world = world(&[("a", limit(100, "LOCAL")), ("b", limit(100, "OPEN"))]).await;
+    world.consume(&caller(1), &body(60)).await.expect(200);
+    world.buckets.away.store(false, Ordering::SeqCst);
+    while world.buckets.known_since(Payer::User(user(1))).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = world.consume(&caller(1), &body(41)).await.expect(429);
+    assert_eq!(refused.body["used"], 60);
+    world.consume(&caller(1), &body(40)).await.expect(200);
+    assert_eq!(world.buckets.restores.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

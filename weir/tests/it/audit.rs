@@ -7,13 +7,14 @@ use rdkafka::{
     message::{Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
+use reqwest::Method;
 use scylla::client::{session::Session, session_builder::SessionBuilder};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use std::{path::Path, time::Duration};
 use uuid::Uuid;
 
-/// One pool, three charges: events 1 to 4 of one shard, all of it reported.
+/// One pool, three charges, the last under a key: events 1 to 4 of one shard, all of it reported. A limit remembers them for a day.
 async fn a_small_history(setup: &Setup) -> Uuid {
     let mut process = setup.start();
     let user = Uuid::new_v4();
@@ -22,8 +23,11 @@ async fn a_small_history(setup: &Setup) -> Uuid {
         .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 1000, "reason": "test"}))
         .await
         .expect(201);
-    for tokens in [10, 20, 30] {
-        admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "openai", "tokens": tokens})).await.expect(200);
+    let slow = json!({"scope": "USER", "capacity": 100, "leakRatePerSecond": 0.001});
+    admin.put("/api/v1/admin/limits/slow", slow).await.expect(201);
+    for (tokens, headers) in [(10, &[][..]), (20, &[]), (30, &[("idempotency-key", "third")])] {
+        let consume = json!({"userId": user, "provider": "openai", "tokens": tokens});
+        admin.send(Method::POST, "/api/v1/tokens/consume", Some(&consume), headers).await.expect(200);
     }
     let counted = |answer: &crate::harness::Answer| answer.body["totalTokens"] == json!(60);
     crate::harness::eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(30), counted).await;
@@ -130,6 +134,11 @@ async fn each_planted_corruption_is_named_on_the_real_servers() {
     servers.sql(&["UPDATE outbox SET seq = 4 WHERE seq = 5", "UPDATE outbox_shard SET last_seq = 4 WHERE last_seq = 5"]).await;
     assert_clean(&setup);
 
+    servers.sql(&[r#"UPDATE idempotency SET outcome = replace(outcome, '"SETTLED",30', '"SETTLED",31')"#]).await;
+    assert_named(&setup, "an answer that says something else", "I10", Some(4));
+    servers.sql(&[r#"UPDATE idempotency SET outcome = replace(outcome, '"SETTLED",31', '"SETTLED",30')"#]).await;
+    a_changed_bucket_is_named(&setup, &mut servers).await;
+
     // Later than every write of the projection, so that it wins.
     let (generation, stamp) = (1, chrono::Utc::now().timestamp_micros() * 2);
     let found = servers.cassandra.query_unpaged("SELECT span, bucket, shard, last_seq FROM usage_rollup WHERE scope = ? AND grain = 'day' AND dimension = 'model:openai/' ALLOW FILTERING", (user.to_string(),)).await.unwrap();
@@ -143,6 +152,7 @@ async fn each_planted_corruption_is_named_on_the_real_servers() {
     };
     servers.cql(&cell(61, stamp)).await;
     assert_named(&setup, "a changed rollup cell", "I5", None);
+    assert_named(&setup, "models that are more than the users", "I6", None);
     servers.cql(&cell(60, stamp + 1)).await;
     assert_clean(&setup);
 
@@ -171,6 +181,27 @@ async fn each_planted_corruption_is_named_on_the_real_servers() {
     assert!(String::from_utf8_lossy(&unreachable.stderr).to_lowercase().contains("cassandra"));
 }
 
+/// A bucket that was emptied or lowered by hand. Limits and payers must have been known for a while, as they are outside of tests.
+async fn a_changed_bucket_is_named(setup: &Setup, servers: &mut Servers<'_>) {
+    let redis = |args: &[&str]| servers.world.redis(args);
+    for known in servers.world.redis_names("known:*") {
+        let since: i64 = redis(&["GET", &known]).parse().unwrap();
+        redis(&["SET", &known, &(since - 3_600_000).to_string(), "KEEPTTL"]);
+    }
+    let [bucket] = &servers.world.redis_names("bucket:*:slow")[..] else { panic!("one payer has one such bucket") };
+    let before = redis(&["GET", bucket]);
+    let (level, at) = before.split_once(':').unwrap();
+    assert!(level.parse::<i64>().unwrap() > 59_000_000, "{before}");
+    sqlx::raw_sql("UPDATE settings_version SET at = at - interval '1 hour'").execute(&mut servers.postgres).await.unwrap();
+    assert_clean(setup);
+    redis(&["DEL", bucket]);
+    assert_named(setup, "an emptied bucket", "I9", Some(4));
+    redis(&["SET", bucket, &format!("40000000:{at}")]);
+    assert_named(setup, "a lowered bucket", "I9", Some(4));
+    redis(&["SET", bucket, &before]);
+    assert_clean(setup);
+}
+
 /// What is damaged, the invariant that must say so, the file, the event to name, the statements.
 type Corruption = (&'static str, &'static str, &'static str, Option<i64>, &'static [&'static str]);
 
@@ -189,7 +220,7 @@ async fn each_planted_corruption_is_named_in_the_embedded_stores() {
     let setup = Setup::embedded(data.path());
     a_small_history(&setup).await;
     assert_clean(&setup);
-    let corruptions: [Corruption; 7] = [
+    let corruptions: [Corruption; 8] = [
         ("a deleted outbox row", "I3", "weir.db", Some(3), &["DELETE FROM outbox WHERE seq = 3"]),
         ("a changed balance", "I1", "weir.db", None, &["UPDATE pool SET purchased_settled = purchased_settled - 5"]),
         ("a charge with another end", "I2", "weir.db", Some(3), &["UPDATE charge SET status = 'RELEASED' WHERE settled = 20"]),
@@ -199,6 +230,13 @@ async fn each_planted_corruption_is_named_in_the_embedded_stores() {
             "weir.db",
             Some(4),
             &["UPDATE outbox SET seq = 5 WHERE seq = 4", "UPDATE outbox_shard SET last_seq = 5, published_through = 5 WHERE last_seq = 4"],
+        ),
+        (
+            "an answer that says something else",
+            "I10",
+            "weir.db",
+            Some(4),
+            &[r#"UPDATE idempotency SET outcome = replace(outcome, '"settled":30', '"settled":31')"#],
         ),
         (
             "a changed rollup cell",

@@ -234,18 +234,27 @@ impl World {
 }
 
 impl World {
+    /// What redis-cli prints.
+    pub fn redis(&self, args: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-u", self.get("WEIR__REDIS__URL")]).args(args).output().unwrap();
+        assert!(output.status.success(), "redis-cli {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// The names that begin with this test's prefix and match the pattern.
+    pub fn redis_names(&self, pattern: &str) -> Vec<String> {
+        let prefix = self.get("WEIR__REDIS__PREFIX");
+        let names = self.redis(&["--scan", "--pattern", &format!("{prefix}:{pattern}")]);
+        let names: Vec<String> = names.lines().filter(|name| !name.is_empty()).map(Into::into).collect();
+        assert!(!names.is_empty(), "nothing of {prefix} is called {pattern} in redis");
+        names
+    }
+
     /// What FLUSHALL would do to this test's part of the server.
     pub fn empty_redis(&self) {
-        let (url, prefix) = (self.get("WEIR__REDIS__URL"), self.get("WEIR__REDIS__PREFIX"));
-        let redis = |args: &[&str]| {
-            let output = Command::new("redis-cli").args(["-u", url]).args(args).output().unwrap();
-            assert!(output.status.success(), "redis-cli {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let names = redis(&["--scan", "--pattern", &format!("{prefix}:*")]);
-        let names: Vec<&str> = names.lines().filter(|name| !name.is_empty()).collect();
-        assert!(!names.is_empty(), "nothing of {prefix} is in redis");
-        redis(&[&["UNLINK"], names.as_slice()].concat());
+        let names = self.redis_names("*");
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.redis(&[&["UNLINK"], names.as_slice()].concat());
     }
 }
 

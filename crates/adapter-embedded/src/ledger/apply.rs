@@ -117,7 +117,7 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
     Ok(state)
 }
 
-async fn load_charges(connection: &mut SqliteConnection, ids: &BTreeSet<ChargeId>) -> Result<Vec<Charge>> {
+pub(super) async fn load_charges(connection: &mut SqliteConnection, ids: &BTreeSet<ChargeId>) -> Result<Vec<Charge>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }

@@ -17,7 +17,7 @@ use domain::{
 use futures::future::{join_all, try_join_all};
 use ports::{
     Result, StoreError,
-    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
 };
 use std::collections::BTreeMap;
 
@@ -97,6 +97,13 @@ impl Ledger for Databases {
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
         self.home(shard).await?.snapshot(shard).await
+    }
+
+    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
+        for database in self.all.iter() {
+            database.scan_answers(visit).await?;
+        }
+        Ok(())
     }
 
     /// The first database is the one that nothing works without.

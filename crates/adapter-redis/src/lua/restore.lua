@@ -1,14 +1,19 @@
 -- Writes the buckets of a payer that the server has forgotten, as the ledger remembers them. Where somebody was faster it does nothing.
 --
--- KEYS[1]  the mark of a known payer
+-- KEYS[1]  the mark of a known payer: ms since the Unix epoch at which it was restored
 -- KEYS     then its buckets, kept as take.lua says
--- ARGV[1]  unused, '' or ms as for the other scripts
+-- ARGV[1]  '' for the server's time; ms since the Unix epoch in tests
 -- ARGV[2]  ms for which the payer stays known
 -- ARGV     per bucket: ms for which it is kept, number of slots or -1, then its text or for each slot deadline (ms) and hold id
 -- Answers  1 written, 0 known already
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 0 }
+end
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 local arg = 3
 for place = 2, #KEYS do
@@ -26,5 +31,5 @@ for place = 2, #KEYS do
     redis.call('PEXPIRE', key, keep)
   end
 end
-redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.0f', now), 'PX', ARGV[2])
 return { 1 }

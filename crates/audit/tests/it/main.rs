@@ -2,6 +2,7 @@
 // A test may stop at the first surprise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod buckets;
 mod clean;
 mod corruptions;
 mod world;

@@ -1,5 +1,6 @@
 //! A Weir in memory: ledger, outbox, log and rollups as plain vectors, driven by the real rules, corruptible by hand.
 
+use adapter_embedded::{Embedded, MemoryRateLimits};
 use audit::{Report, Scope, Stores};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use domain::{
@@ -8,16 +9,16 @@ use domain::{
     charge::{Charge, ChargeSpec, Metadata},
     event::UsageEvent,
     ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, Shard, UserId},
-    ledger::{AllowanceChange, Command, LedgerState, Refusals, Request, decide},
+    ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request, decide},
     money::Cost,
     pool::{Pool, PoolKey},
     rollup::{self, CellKey, CellValue, RollupScope},
     time::{Grain, Period},
 };
 use ports::{
-    Result,
+    Clock, Result,
     event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
-    ledger::{ChargeQuery, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
@@ -53,6 +54,8 @@ pub struct Data {
     pub now: DateTime<Utc>,
     rng: StdRng,
     holds: Vec<ChargeId>,
+    /// What was once told of charges, under keys.
+    pub answers: Vec<(ChargeId, Outcome)>,
     /// Every read of a store is preceded by this many steps of traffic.
     pub steps_per_read: usize,
 }
@@ -64,7 +67,8 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let shards = (0..SHARDS).map(|_| ShardData::default()).collect();
         let now = "2026-11-21T23:58:00Z".parse().unwrap();
-        let data = Data { shards, cells: BTreeMap::new(), now, rng: StdRng::seed_from_u64(seed), holds: Vec::new(), steps_per_read: 0 };
+        let rng = StdRng::seed_from_u64(seed);
+        let data = Data { shards, cells: BTreeMap::new(), now, rng, holds: Vec::new(), answers: Vec::new(), steps_per_read: 0 };
         Self(Arc::new(Mutex::new(data)))
     }
 
@@ -93,13 +97,25 @@ impl World {
         data
     }
 
-    pub fn stores(&self) -> Stores {
+    pub async fn stores(&self) -> Stores {
         let this = Arc::new(self.clone());
-        Stores { ledger: this.clone(), outbox: this.clone(), event_log: this.clone(), usage_store: this }
+        let clock = Clock::manual(self.data().now);
+        // No settings were ever made, so no bucket is looked at: `buckets.rs` has a world with limits.
+        let empty = Arc::new(Embedded::in_temp().await.unwrap());
+        Stores {
+            ledger: this.clone(),
+            outbox: this.clone(),
+            event_log: this.clone(),
+            usage_store: this,
+            rate_limits: Arc::new(MemoryRateLimits::new(clock.clone())),
+            settings: empty.clone(),
+            accounts: empty,
+            clock,
+        }
     }
 
     pub async fn audit(&self, scope: Scope) -> Report {
-        audit::run(&self.stores(), &scope, &|_| {}).await.unwrap()
+        audit::run(&self.stores().await, &scope, &|_| {}).await.unwrap()
     }
 }
 
@@ -208,6 +224,10 @@ impl Data {
             .then(|| Cost { minor_units: Tokens::new(self.rng.random_range(0..50)).unwrap(), currency: "USD".parse().unwrap() });
         let data = self.shard(shard);
         let decision = decide(&mut data.state, &Request { command, now, allowance_cap: None, cost });
+        let told = match &decision.outcome {
+            Outcome::Charged { charge, .. } => Some((charge.spec.id, decision.outcome.clone())),
+            _ => None,
+        };
         for event in decision.events {
             data.last_seq += 1;
             let event = UsageEvent { event, seq: data.last_seq, epoch: 0, recorded_at: now };
@@ -216,6 +236,7 @@ impl Data {
             }
             data.rows.push(Row { seq: event.seq, payload: event_codec::encode(&event).unwrap() });
         }
+        self.answers.extend(told);
     }
 
     /// The relay: may repeat what it published, and may be ahead of its mark.
@@ -332,6 +353,16 @@ impl Ledger for World {
             budgets: data.state.budgets.values().cloned().collect(),
             last_seq: data.last_seq,
         })
+    }
+    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
+        let mut data = World::read(self);
+        let Data { answers, shards, .. } = &mut *data;
+        for (number, (charge_id, outcome)) in answers.iter().enumerate() {
+            let shard = usize::from(charge_id.shard().unwrap().index());
+            let charge = shards[shard].state.charges.get(charge_id).cloned();
+            visit(KeptAnswer { name: number.to_string(), charge_id: *charge_id, charge, outcome: Ok(outcome.clone()) });
+        }
+        Ok(())
     }
     async fn ping(&self) -> Result<()> {
         Ok(())

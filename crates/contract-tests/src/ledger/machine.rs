@@ -1,15 +1,12 @@
 //! The ledger as a state machine: random commands through two handles, with lost answers, repetitions, races and the sweeper, compared
 //! after each step with a model that knows nothing of the rules' code.
 
-use crate::customers::*;
+use crate::{customers::*, stories::play_each};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use domain::{charge::ChargeStatus, ids::ChargeId, ledger::Outcome, pool::Balance, time::Period};
 use futures::future::join;
 use ports::ledger::{Claim, Ledger, LedgerAnswer, LedgerRequest};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestError, TestRunner},
-};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const CASES: u32 = 24;
@@ -385,22 +382,11 @@ impl<'a> Machine<'a> {
 
 pub async fn any_history_with_lost_answers_races_and_sweeps_is_what_a_simple_model_says(one: &dyn Ledger, other: &dyn Ledger) {
     let stories = (0i64..100, prop::collection::vec(any_step(), 1..40));
-    let mut runner = TestRunner::new(Config { cases: CASES, max_shrink_iters: 200, failure_persistence: None, ..Config::default() });
-    let outcome = tokio::task::block_in_place(|| {
-        runner.run(&stories, |(allowance, steps)| {
-            tokio::runtime::Handle::current().block_on(async {
-                let mut machine = Machine::start([one, other], allowance).await;
-                for step in &steps {
-                    machine.step(step).await;
-                }
-                machine.finish().await;
-            });
-            Ok(())
-        })
+    play_each(CASES, &stories, async |(allowance, steps)| {
+        let mut machine = Machine::start([one, other], allowance).await;
+        for step in &steps {
+            machine.step(step).await;
+        }
+        machine.finish().await;
     });
-    match outcome {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, story)) => panic!("{reason}\nthe shortest story: {story:#?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
 }

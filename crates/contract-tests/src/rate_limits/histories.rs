@@ -39,7 +39,7 @@ pub fn any_history() -> impl Strategy<Value = History> {
     (prop::array::uniform3(any_rule()), steps).prop_map(|(rules, steps)| History { rules, steps })
 }
 
-fn any_rule() -> impl Strategy<Value = BucketRule> {
+pub(super) fn any_rule() -> impl Strategy<Value = BucketRule> {
     let capacity = || prop_oneof![1i64..2_000, 1..=MAX_CAPACITY, Just(MAX_CAPACITY)];
     let rate = prop_oneof![1i64..100_000, 1..=Thousandths::MAX.get(), Just(Thousandths::MAX.get()), Just(1)];
     let secs = || prop_oneof![1i64..100, 1..=31 * 86_400i64, Just(1)];
@@ -55,7 +55,7 @@ fn any_amount() -> impl Strategy<Value = Tokens> {
 }
 
 /// Milliseconds to days, or back.
-fn any_pause() -> impl Strategy<Value = i64> {
+pub(super) fn any_pause() -> impl Strategy<Value = i64> {
     prop_oneof![3 => 0i64..300, 3 => 0i64..5_000, 2 => 0i64..100_000, 1 => 0i64..10 * 86_400_000, 1 => -3_600_000i64..0, 1 => Just(1)]
 }
 
@@ -71,13 +71,13 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// A bucket as a list of amounts and when each was put in, oldest first, in numbers that cannot overflow.
 #[derive(Clone, Debug, Default)]
-struct Exact {
+pub(super) struct Exact {
     amounts: Vec<(i128, i128)>,
 }
 
 impl Exact {
     /// Drops what has left. A drain and a fixed window know one amount only.
-    fn move_to(&mut self, pace: Pace, now_ms: i128) {
+    pub(super) fn move_to(&mut self, pace: Pace, now_ms: i128) {
         let newest_ms = self.amounts.last().map_or(0, |(_, at_ms)| *at_ms);
         match pace {
             Pace::Drain { micro_per_ms } => {
@@ -92,16 +92,25 @@ impl Exact {
         }
     }
 
-    fn used(&self) -> i128 {
+    pub(super) fn used(&self) -> i128 {
         self.amounts.iter().map(|(amount, _)| amount).sum()
     }
 
-    fn fits(&self, rule: &BucketRule, amount: Tokens) -> bool {
+    pub(super) fn fits(&self, rule: &BucketRule, amount: Tokens) -> bool {
         self.used() + i128::from(amount.get()) * MICRO <= i128::from(rule.capacity()) * MICRO
     }
 
-    fn take(&mut self, pace: Pace, amount: Tokens, now_ms: i128) {
-        let amount = i128::from(amount.get()) * MICRO;
+    pub(super) fn take(&mut self, pace: Pace, amount: Tokens, now_ms: i128) {
+        self.put(pace, i128::from(amount.get()) * MICRO, now_ms);
+    }
+
+    /// What was used before, as far as there is room.
+    pub(super) fn fill(&mut self, rule: &BucketRule, amount: Tokens, now_ms: i128) {
+        let room = (i128::from(rule.capacity()) * MICRO - self.used()).max(0);
+        self.put(rule.pace(), (i128::from(amount.get()) * MICRO).min(room), now_ms);
+    }
+
+    fn put(&mut self, pace: Pace, amount: i128, now_ms: i128) {
         let Some((newest, at_ms)) = self.amounts.last_mut() else { return };
         match pace {
             Pace::SlidingWindow { ms } if amount > 0 => {
@@ -116,7 +125,7 @@ impl Exact {
         }
     }
 
-    fn give_back(&mut self, pace: Pace, back: &Return, now_ms: i128) {
+    pub(super) fn give_back(&mut self, pace: Pace, back: &Return, now_ms: i128) {
         let mut amount = i128::from(back.amount.get().min(MAX_CAPACITY)) * MICRO;
         let held_for_ms = i128::from(back.held_for_ms);
         let newest = self.amounts.len() - 1;

@@ -13,10 +13,11 @@ on_each_adapter! {
         old_answers_are_forgotten_and_young_ones_kept;
     two:
         an_abandoned_attempt_is_taken_over_by_exactly_one,
-        of_many_at_once_one_runs;
+        of_many_at_once_one_runs,
+        attempts_that_crash_overlap_and_come_late_are_what_a_simple_model_says;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_in_memory_behave_as_the_stored_ones() {
     let store = MemoryAnswers::default();
     suite::the_first_attempt_runs_and_its_answer_is_given_to_all_others(&store).await;
@@ -25,5 +26,6 @@ async fn answers_in_memory_behave_as_the_stored_ones() {
     suite::a_freed_name_begins_anew_and_a_repeated_one_from_its_origin(&store).await;
     suite::an_abandoned_attempt_is_taken_over_by_exactly_one(&store, &store).await;
     suite::of_many_at_once_one_runs(&store, &store).await;
+    suite::attempts_that_crash_overlap_and_come_late_are_what_a_simple_model_says(&store, &store).await;
     suite::old_answers_are_forgotten_and_young_ones_kept(&MemoryAnswers::default()).await;
 }

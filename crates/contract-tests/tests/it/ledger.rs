@@ -39,6 +39,7 @@ on_each_adapter! {
         usage_is_recognised_by_its_name_alone;
     two:
         any_history_with_lost_answers_races_and_sweeps_is_what_a_simple_model_says,
+        each_key_has_one_effect_and_one_answer_whatever_is_lost_crashes_or_comes_twice,
         an_abandoned_key_is_resumed_by_exactly_one_caller_with_a_new_lease,
         of_many_same_requests_at_once_one_is_done,
         a_key_used_in_two_shards_at_once_is_one_request_and_one_mismatch,

@@ -2,10 +2,13 @@
 
 use adapter_embedded::MemoryRateLimits;
 use adapter_redis::RedisRateLimits;
-use contract_tests::rate_limits::{self as suite, histories};
-use ports::Clock;
+use contract_tests::rate_limits::{self as suite, crashes, histories};
+use ports::{Clock, rate_limits::RateLimits};
 use proptest::prelude::*;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 macro_rules! on_each_adapter {
     ($($claim:ident),+ $(,)?) => {
@@ -103,5 +106,39 @@ async fn remove(prefix: &str) {
     let names: Vec<String> = ::redis::cmd("KEYS").arg(format!("{prefix}:*")).query_async(&mut redis).await.unwrap();
     if !names.is_empty() {
         let _: i64 = ::redis::cmd("UNLINK").arg(names).query_async(&mut redis).await.unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn redis_buckets_are_what_was_taken_and_after_a_loss_what_was_booked(story in crashes::any_story()) {
+        let clock = clock();
+        // Every prefix is a server of its own: another one has lost everything.
+        let servers = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let number = AtomicUsize::new(0);
+        let next = async || {
+            let prefix = format!("{servers}-{}", number.fetch_add(1, Ordering::SeqCst));
+            Box::new(connect(&prefix).await.on_clock(clock.clone())) as Box<dyn RateLimits>
+        };
+        run(async {
+            let played = crashes::buckets_are_what_was_taken_and_after_a_loss_what_was_booked(next, &clock, story).await;
+            for number in 0..number.load(Ordering::SeqCst) {
+                remove(&format!("{servers}-{number}")).await;
+            }
+            played
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_buckets_are_what_was_taken_and_after_a_loss_what_was_booked(story in crashes::any_story()) {
+        let clock = clock();
+        let next = async || Box::new(MemoryRateLimits::new(clock.clone())) as Box<dyn RateLimits>;
+        run(crashes::buckets_are_what_was_taken_and_after_a_loss_what_was_booked(next, &clock, story))?;
     }
 }

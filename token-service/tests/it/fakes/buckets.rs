@@ -26,6 +26,8 @@ pub struct FakeBuckets {
     pub away: AtomicBool,
     /// Payers it knows, once it has forgotten everything; `None`: all of them.
     known: Mutex<Option<HashSet<Payer>>>,
+    /// Payers it knows no more.
+    forgotten: Mutex<HashSet<Payer>>,
     pub restores: AtomicUsize,
 }
 
@@ -37,6 +39,7 @@ impl FakeBuckets {
             takes: AtomicUsize::new(0),
             away: AtomicBool::new(false),
             known: Mutex::default(),
+            forgotten: Mutex::default(),
             restores: AtomicUsize::new(0),
         }
     }
@@ -55,7 +58,12 @@ impl FakeBuckets {
     }
 
     fn knows(&self, take: &Take) -> bool {
-        take.payer().is_none_or(|payer| self.known.lock().unwrap().as_ref().is_none_or(|known| known.contains(&payer)))
+        take.payer().is_none_or(|payer| self.knows_payer(payer))
+    }
+
+    fn knows_payer(&self, payer: Payer) -> bool {
+        let known = self.known.lock().unwrap();
+        known.as_ref().is_none_or(|known| known.contains(&payer)) && !self.forgotten.lock().unwrap().contains(&payer)
     }
 
     pub fn keys(&self) -> Vec<BucketKey> {
@@ -82,8 +90,8 @@ impl RateLimits for FakeBuckets {
 
     async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()> {
         let now = self.answer()?;
-        let mut known = self.known.lock().unwrap();
-        if known.as_mut().is_some_and(|known| known.insert(payer)) {
+        let known_again = self.forgotten.lock().unwrap().remove(&payer);
+        if self.known.lock().unwrap().as_mut().is_some_and(|known| known.insert(payer)) || known_again {
             self.restores.fetch_add(1, Ordering::SeqCst);
             self.states.lock().unwrap().extend(restored(uses, now).into_iter().map(|(key, (_, state))| (key, state)));
         }
@@ -99,6 +107,17 @@ impl RateLimits for FakeBuckets {
                 states.insert(bucket.key.clone(), state);
             }
         }
+        Ok(())
+    }
+
+    async fn known_since(&self, payer: Payer) -> Result<Option<i64>> {
+        self.answer()?;
+        Ok(self.knows_payer(payer).then_some(0))
+    }
+
+    async fn forget(&self, payer: Payer) -> Result<()> {
+        self.answer()?;
+        self.forgotten.lock().unwrap().insert(payer);
         Ok(())
     }
 

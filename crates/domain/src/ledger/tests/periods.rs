@@ -35,6 +35,19 @@ fn a_spend_of_the_last_moment_counts_in_its_own_period_though_the_next_has_begun
     assert_eq!(charge.period_start, Some("2026-11-21T00:00:00Z".parse().unwrap()));
 }
 
+/// A predecessor credited the new period.
+#[test]
+fn a_hold_released_after_its_period_gives_the_next_one_nothing() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    let hold = story.hold(60);
+    story.at("2026-11-22T00:00:00Z");
+    story.consume(100);
+    assert!(matches!(story.run(Command::Release { charge_id: hold }), Outcome::Charged { changed: true, .. }));
+    assert_eq!((story.remaining(), story.past()[0].balance.held), (0, tokens(0)));
+    assert!(matches!(story.consume(1), Outcome::QuotaExhausted(_)));
+}
+
 #[test]
 fn what_happened_before_the_first_period_counts_in_it() {
     let mut story = Story::new();
