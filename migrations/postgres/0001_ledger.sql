@@ -168,6 +168,17 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency USING brin (created_at) WITH (pages_per_range = 32);
 CREATE INDEX idempotency_open ON idempotency (name) WHERE lease_until IS NOT NULL;
 
+-- The last word of the statement that writes a batch: whatever it was decided on must still be so, or nothing of it stays.
+CREATE FUNCTION end_write(unmoved boolean, claimed boolean) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT unmoved THEN
+        RAISE EXCEPTION 'a shard has moved on' USING ERRCODE = 'serialization_failure';
+    END IF;
+    IF claimed THEN
+        RAISE EXCEPTION 'an idempotency key exists' USING ERRCODE = 'unique_violation';
+    END IF;
+END $$;
+
 -- Makes the partitions of `parent` that cover the days from `first` to `last`, each `width` days long and counted from a Monday.
 -- Made apart and attached: that stops neither readers nor writers. Only for a caller that holds the lock of the maintenance.
 CREATE FUNCTION add_partitions(parent text, width integer, first date, last date) RETURNS integer LANGUAGE plpgsql AS $$

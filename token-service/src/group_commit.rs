@@ -1,7 +1,8 @@
 //! The writer: what many requests want written goes into the ledger in one transaction.
 //!
-//! One commit runs at a time in each store that the ledger is divided into; whatever arrived meanwhile is the next batch. Nothing waits
-//! on a timer, and neither one bad item, one repeated idempotency key nor one store that is away holds up the others.
+//! Each store that the ledger is divided into has a few lanes, each for its part of the shards. One commit runs at a time in a lane;
+//! whatever arrived meanwhile is its next batch. Nothing waits on a timer, and neither one bad item, one repeated idempotency key nor one
+//! store that is away holds up the others.
 
 use crate::unknown_outcome::{self, Batch};
 use futures::future::join_all;
@@ -26,8 +27,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Requests that may wait for a commit of one store; more are answered 503 at once.
-const QUEUE: usize = 4_096;
+/// Commits that run at once in one store: while one waits for the disk, the next is decided.
+const LANES: usize = 2;
+/// Requests that may wait in one lane; more are answered 503 at once.
+const QUEUE: usize = 4_096 / LANES;
 /// Most requests in one transaction.
 const MOST_IN_BATCH: usize = 512;
 /// A request that waited longer than this is not written any more.
@@ -87,7 +90,7 @@ pub struct Writer {
 
 #[derive(Clone)]
 enum Way {
-    /// A queue for each store.
+    /// A queue for each lane of each store.
     Grouped(Arc<[mpsc::Sender<Job>]>),
     /// One transaction each, as many at once as the queue would hold.
     PerRequest(Arc<Semaphore>),
@@ -96,7 +99,7 @@ enum Way {
 /// The receiving ends, to be run as a task. Nothing to do where every request commits by itself.
 pub struct GroupCommit(Vec<Lane>);
 
-/// The writer of one store.
+/// The writer of a part of one store's shards.
 struct Lane {
     committer: Arc<Committer>,
     queue: mpsc::Receiver<Job>,
@@ -106,10 +109,11 @@ struct Lane {
 pub fn writer(ledger: Arc<dyn Ledger>, write: LedgerWrite) -> (Writer, GroupCommit) {
     let away = (0..ledger.stores()).map(|_| AtomicBool::new(false)).collect();
     let committer = Arc::new(Committer { ledger, away });
-    let (senders, queues): (Vec<_>, Vec<_>) = (0..committer.ledger.stores()).map(|_| mpsc::channel(QUEUE)).unzip();
+    let lanes = committer.ledger.stores() * LANES;
+    let (senders, queues): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(QUEUE)).unzip();
     let way = match write {
         LedgerWrite::Grouped => Way::Grouped(senders.into()),
-        LedgerWrite::PerRequest => Way::PerRequest(Arc::new(Semaphore::new(QUEUE))),
+        LedgerWrite::PerRequest => Way::PerRequest(Arc::new(Semaphore::new(QUEUE * LANES))),
     };
     let lane = |queue| Lane { committer: Arc::clone(&committer), queue, deferred: VecDeque::new() };
     let lanes = GroupCommit(queues.into_iter().map(lane).collect());
@@ -126,8 +130,8 @@ impl Writer {
         let job = Job { request, answer, queued_at: Instant::now() };
         match &self.way {
             Way::Grouped(queues) => {
-                let store = self.committer.ledger.store_of(job.request.shard);
-                let queue = queues.get(store).ok_or(WriteError::Overloaded)?;
+                let (store, shard) = (self.committer.ledger.store_of(job.request.shard), usize::from(job.request.shard.index()));
+                let queue = queues.get(store * LANES + shard % LANES).ok_or(WriteError::Overloaded)?;
                 queue.try_send(job).map_err(|_| WriteError::Overloaded)?;
             }
             Way::PerRequest(slots) => {

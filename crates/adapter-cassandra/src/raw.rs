@@ -8,6 +8,7 @@ use domain::{
     event::{EventType, NewEvent, UsageEvent},
     ids::{ChargeId, EventId, KeyId, Model, Payer, Provider, Shard, UserId},
     money::Cost,
+    time::Grain,
 };
 use ports::Result;
 use scylla::{DeserializeRow, SerializeRow, value::MaybeUnset};
@@ -86,14 +87,13 @@ impl<'a> RawRow<'a> {
 }
 
 /// Columns in the order of `insert_provider_entry.cql`.
-#[derive(SerializeRow)]
+#[derive(SerializeRow, Clone, Copy, PartialEq, Eq, Hash)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub struct ProviderEntryRow<'a> {
     pub provider: &'a str,
     pub day: NaiveDate,
     pub shard: i8,
-    ts: DateTime<Utc>,
-    event_id: Uuid,
+    minute: DateTime<Utc>,
     tenant: Uuid,
     write_timestamp: i64,
 }
@@ -102,14 +102,15 @@ impl<'a> ProviderEntryRow<'a> {
     /// `None` for events that name no provider: no listing by provider could show them.
     pub fn of(event: &'a UsageEvent) -> Option<Self> {
         let fact = &event.event;
+        let minute = Grain::Minute.floor(fact.occurred_at);
         Some(Self {
             provider: fact.provider.as_ref()?.as_str(),
             day: fact.occurred_at.date_naive(),
             shard: shard_column(event.shard()),
-            ts: fact.occurred_at,
-            event_id: fact.id.0,
+            minute,
             tenant: fact.payer.tenant(),
-            write_timestamp: event.recorded_at.timestamp_micros(),
+            // The same row whoever writes it, and however often.
+            write_timestamp: minute.timestamp_micros(),
         })
     }
 }
@@ -117,8 +118,7 @@ impl<'a> ProviderEntryRow<'a> {
 /// Columns of `select_provider_newest.cql`.
 #[derive(DeserializeRow, Clone, Copy)]
 pub struct ProviderEntry {
-    pub ts: DateTime<Utc>,
-    pub event_id: Uuid,
+    pub minute: DateTime<Utc>,
     pub tenant: Uuid,
 }
 

@@ -23,12 +23,11 @@ const SELECT_CELLS_BY_KEY: &str = include_str!("../cql/select_cells_by_key.cql")
 const SELECT_CELLS_BY_PREFIX: &str = include_str!("../cql/select_cells_by_prefix.cql");
 const SELECT_RAW_NEWEST: &str = include_str!("../cql/select_raw_newest.cql");
 const SELECT_RAW_DAY: &str = include_str!("../cql/select_raw_day.cql");
-const SELECT_RAW_EVENT: &str = include_str!("../cql/select_raw_event.cql");
 const SELECT_PROVIDER_NEWEST: &str = include_str!("../cql/select_provider_newest.cql");
 const SELECT_RELEASE_VERSION: &str = include_str!("../cql/select_release_version.cql");
 
 #[cfg(test)]
-pub const ALL_STATEMENTS: [&str; 14] = [
+pub const ALL_STATEMENTS: [&str; 13] = [
     INSERT_RAW,
     INSERT_PROVIDER_ENTRY,
     INSERT_CELL,
@@ -40,7 +39,6 @@ pub const ALL_STATEMENTS: [&str; 14] = [
     SELECT_CELLS_BY_PREFIX,
     SELECT_RAW_NEWEST,
     SELECT_RAW_DAY,
-    SELECT_RAW_EVENT,
     SELECT_PROVIDER_NEWEST,
     SELECT_RELEASE_VERSION,
 ];
@@ -57,7 +55,6 @@ pub struct Statements {
     pub select_cells_by_prefix: PreparedStatement,
     pub select_raw_newest: PreparedStatement,
     pub select_raw_day: PreparedStatement,
-    pub select_raw_event: PreparedStatement,
     pub select_provider_newest: PreparedStatement,
     pub select_release_version: PreparedStatement,
 }
@@ -82,7 +79,6 @@ impl Statements {
             select_cells_by_prefix: prepare(SELECT_CELLS_BY_PREFIX).await?,
             select_raw_newest: prepare(SELECT_RAW_NEWEST).await?,
             select_raw_day: prepare(SELECT_RAW_DAY).await?,
-            select_raw_event: prepare(SELECT_RAW_EVENT).await?,
             select_provider_newest: prepare(SELECT_PROVIDER_NEWEST).await?,
             select_release_version: prepare(SELECT_RELEASE_VERSION).await?,
         })

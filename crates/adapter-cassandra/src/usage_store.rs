@@ -8,20 +8,23 @@ use crate::{
     session::Cassandra,
 };
 use async_trait::async_trait;
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use domain::{
     event::UsageEvent,
     ids::{Provider, Shard},
     rollup::{CellKey, CellValue, RollupScope},
     time::Grain,
 };
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use ports::{
     Result,
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
 use scylla::{deserialize::row::DeserializeRow, serialize::row::SerializeRow, statement::prepared::PreparedStatement};
-use std::collections::HashMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 use uuid::Uuid;
 
 /// What two processes write that both find no generation: the same row with the same timestamp, so it does not matter who was first.
@@ -145,7 +148,7 @@ impl Cassandra {
         rows.into_iter().map(StoredRaw::into_event).collect()
     }
 
-    /// The newest of each shard, merged; then their rows.
+    /// Newest first: the newest minutes in which anybody used the provider, and of each such minute the events.
     async fn newest_of_provider(
         &self,
         provider: &Provider,
@@ -154,22 +157,80 @@ impl Cassandra {
         to: DateTime<Utc>,
         limit: u32,
     ) -> Result<Vec<UsageEvent>> {
-        let (_, statements) = self.prepared().await?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut reads: Vec<BoxFuture<'_, Result<Vec<ProviderEntry>>>> = Vec::new();
         for shard in Shard::all() {
+            reads.push(self.newest_minutes(provider, day, shard, Grain::Minute.floor(from), to, limit).boxed());
+        }
+        let mut minutes: BTreeMap<Reverse<DateTime<Utc>>, Vec<Uuid>> = BTreeMap::new();
+        for entry in gather(reads).await?.into_iter().flatten() {
+            minutes.entry(Reverse(entry.minute)).or_default().push(entry.tenant);
+        }
+        let mut events: Vec<UsageEvent> = Vec::new();
+        let mut minutes = minutes.into_iter();
+        while events.len() < wanted {
+            // Whole minutes, and enough of them to keep the connections busy.
+            let mut reads: Vec<BoxFuture<'_, Result<Vec<UsageEvent>>>> = Vec::new();
+            while reads.len() < READS_IN_FLIGHT
+                && let Some((Reverse(minute), tenants)) = minutes.next()
+            {
+                let (starts, ends) = (from.max(minute), to.min(minute + TimeDelta::minutes(1)));
+                reads.extend(tenants.into_iter().map(|tenant| self.newest_at(tenant, provider, day, starts, ends, wanted).boxed()));
+            }
+            if reads.is_empty() {
+                break;
+            }
+            let mut found: Vec<UsageEvent> = gather(reads).await?.into_iter().flatten().collect();
+            found.sort_unstable_by_key(|event| Reverse((event.event.occurred_at, event.event.id.0)));
+            events.extend(found);
+        }
+        events.truncate(wanted);
+        Ok(events)
+    }
+
+    /// At least so many as to hold `limit` events, newest first, the last of their minutes complete.
+    async fn newest_minutes(
+        &self,
+        provider: &Provider,
+        day: NaiveDate,
+        shard: Shard,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<ProviderEntry>> {
+        let (_, statements) = self.prepared().await?;
+        let read = async |from, to, limit| {
             let values = (provider.as_str(), day, shard_column(shard), from, to, limit_column(limit));
-            reads.push(self.rows(&statements.select_provider_newest, values).boxed());
+            self.rows::<ProviderEntry>(&statements.select_provider_newest, values).await
+        };
+        let mut entries = read(from, to, limit).await?;
+        if let Some(last) = entries.last().filter(|_| entries.len() >= usize::try_from(limit).unwrap_or(usize::MAX)) {
+            let minute = last.minute;
+            entries.retain(|entry| entry.minute > minute);
+            entries.extend(read(minute, minute + TimeDelta::minutes(1), u32::MAX).await?);
         }
-        let mut entries: Vec<ProviderEntry> = gather(reads).await?.into_iter().flatten().collect();
-        entries.sort_unstable_by_key(|entry| std::cmp::Reverse((entry.ts, entry.event_id)));
-        entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let mut reads: Vec<BoxFuture<'_, Result<Vec<StoredRaw>>>> = Vec::new();
-        for entry in entries {
-            let shard = shard_column(Shard::of_tenant(entry.tenant));
-            reads.push(self.rows(&statements.select_raw_event, (entry.tenant, day, shard, entry.ts, entry.event_id)).boxed());
-        }
-        // An address without its row: the write of both is still under way.
-        gather(reads).await?.into_iter().flatten().map(StoredRaw::into_event).collect()
+        Ok(entries)
+    }
+
+    /// The newest events of one payer at one provider.
+    async fn newest_at(
+        &self,
+        tenant: Uuid,
+        provider: &Provider,
+        day: NaiveDate,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        wanted: usize,
+    ) -> Result<Vec<UsageEvent>> {
+        let (_, statements) = self.prepared().await?;
+        let values = (tenant, day, shard_column(Shard::of_tenant(tenant)), from, to, i32::MAX);
+        let rows = self.stream::<StoredRaw, _>(&statements.select_raw_newest, values).await?;
+        // Page after page, until there are enough at this provider.
+        rows.and_then(async |row| row.into_event())
+            .try_filter(|event| std::future::ready(event.event.provider.as_ref() == Some(provider)))
+            .take(wanted)
+            .try_collect()
+            .await
     }
 
     /// Keys that all lie in the partition.
@@ -193,10 +254,21 @@ impl Cassandra {
     where
         Row: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + Send + 'static,
     {
+        self.stream(statement, values).await?.try_collect().await
+    }
+
+    /// Rows as their pages arrive.
+    async fn stream<Row, Values: SerializeRow + Send>(
+        &self,
+        statement: &PreparedStatement,
+        values: Values,
+    ) -> Result<impl Stream<Item = Result<Row>> + Send + use<Row, Values>>
+    where
+        Row: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + Send + 'static,
+    {
         let session = self.session().await?;
         let pager = session.execute_iter(statement.clone(), values).await.map_err(away)?;
-        let rows = pager.rows_stream::<Row>().map_err(|error| corrupt(error.to_string()))?;
-        rows.try_collect().await.map_err(away)
+        Ok(pager.rows_stream::<Row>().map_err(|error| corrupt(error.to_string()))?.map_err(away))
     }
 }
 

@@ -15,7 +15,7 @@ use ports::{
     usage_store::{Flush, Generation},
 };
 use scylla::{client::session::Session, serialize::row::SerializeRow};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tracing::Instrument;
 
 /// Batches in flight. Beyond this a node with one disk only queues.
@@ -44,7 +44,8 @@ impl Cassandra {
 async fn write_raw(session: &Session, statements: &Statements, flushes: &[Flush]) -> Result<()> {
     let events = || flushes.iter().flat_map(|flush| &flush.raw);
     let raw = by_partition(events().map(RawRow::of), |row| (row.tenant, row.day, row.shard));
-    let entries = by_partition(events().filter_map(ProviderEntryRow::of), |row| (row.provider, row.day, row.shard));
+    let entries: HashSet<ProviderEntryRow<'_>> = events().filter_map(ProviderEntryRow::of).collect();
+    let entries = by_partition(entries.into_iter(), |row| (row.provider, row.day, row.shard));
     let mut raw_batches = Vec::new();
     for rows in raw.into_values() {
         raw_batches.extend(cut(rows, RawRow::bytes));

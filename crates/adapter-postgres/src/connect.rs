@@ -1,6 +1,6 @@
 //! Connections and their limits, and the schema.
 
-use crate::{STORE, error::not_done, news::News, partitions};
+use crate::{STORE, error::not_done, ledger::known::Known, news::News, partitions};
 use ports::{Result, StoreError};
 use sqlx::{
     ConnectOptions, Connection, PgPool,
@@ -37,6 +37,7 @@ impl fmt::Debug for PostgresSettings {
 pub struct Postgres {
     pub(crate) pool: PgPool,
     pub(crate) news: Arc<News>,
+    pub(crate) known: Arc<Known>,
 }
 
 impl Postgres {
@@ -64,7 +65,7 @@ impl Postgres {
             .await
             .map_err(not_done)?;
         let news = Arc::new(News::start(pool.clone(), options));
-        Ok(Self { pool, news })
+        Ok(Self { pool, news, known: Arc::default() })
     }
 
     /// Creates or upgrades the schema. Safe to repeat and from several processes at once.

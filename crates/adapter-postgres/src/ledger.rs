@@ -1,4 +1,5 @@
-//! `ports::ledger` in Postgres. The hot path, [`Ledger::apply`], is one transaction for the whole batch:
+//! `ports::ledger` in Postgres. The hot path, [`Ledger::apply`], is one transaction for the whole batch. A batch of spends from pools that
+//! this process wrote last ([`known`]) is one round trip: `write.sql` makes sure that the shards still stand where it was decided. Else:
 //!
 //! | round trip | statement | when |
 //! |---|---|---|
@@ -9,8 +10,8 @@
 //! | 5 | `load_pools.sql` | a pool is concerned |
 //! | | `load_budgets.sql` | a shard of the batch has budgets |
 //! | | `domain::ledger::decide` for each request in arrival order; events are numbered and encoded | |
-//! | 6 | `write.sql`: numbers, events, new charges, changed pools | something changed |
-//! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `insert_claims.sql`, … | rows of these tables changed |
+//! | 6 | `write.sql`: numbers, events, new charges, changed pools, new idempotency keys | something changed |
+//! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `complete_claims.sql`, … | rows of these tables changed |
 //! | 8 | `COMMIT`, or `ROLLBACK` when nothing changed | |
 //!
 //! The lock of a shard covers everything in it (see `migrations/postgres`), is held until the commit, and is taken in one order: numbers
@@ -22,6 +23,7 @@ mod batch;
 mod budgets;
 mod claims;
 mod kept;
+pub(crate) mod known;
 mod load;
 mod rows;
 mod write;

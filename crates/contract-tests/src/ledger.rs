@@ -2,6 +2,7 @@
 
 mod budgets;
 mod concurrency;
+mod handles;
 mod idempotency;
 mod keys_machine;
 mod machine;
@@ -9,6 +10,7 @@ mod usage;
 
 pub use budgets::*;
 pub use concurrency::*;
+pub use handles::*;
 pub use idempotency::*;
 pub use keys_machine::*;
 pub use machine::*;

@@ -294,6 +294,37 @@ pub async fn raw_events_come_newest_first_and_no_more_than_asked(store: &dyn Usa
     assert!(all.is_sorted_by_key(|event| std::cmp::Reverse(event.event.occurred_at)));
 }
 
+/// Many payers of one shard in one minute, each also at another provider.
+pub async fn the_newest_raw_events_of_a_provider_are_found_among_many_payers(store: &dyn UsageStore) {
+    let generation = fresh_generation();
+    let provider = || Provider::parse(&format!("p-{}", Uuid::new_v4().simple())).expect("a name");
+    let (asked, another) = (provider(), provider());
+    let first = fresh_org();
+    let payers = std::iter::repeat_with(fresh_org).filter(|payer| payer.shard() == first.shard()).take(9);
+    let mut expected = Vec::new();
+    let mut flushes = Vec::new();
+    for (index, payer) in (0..).zip([first].into_iter().chain(payers)) {
+        let history = (1..=8).map(|seq| {
+            // Interleaved with the others; the last two fall into the minute before.
+            let mut event =
+                settled(payer, seq, noon() + TimeDelta::milliseconds(if seq < 7 { seq * 1_000 + index } else { -seq * 1_000 - index }));
+            event.event.provider = Some(if seq % 2 == 0 { asked.clone() } else { another.clone() });
+            event
+        });
+        let history: Vec<UsageEvent> = history.collect();
+        expected.extend(history.iter().filter(|event| event.event.provider.as_ref() == Some(&asked)).map(|event| event.event.occurred_at));
+        flushes.push(flush(&history, 0, 8));
+    }
+    store.write(generation, &flushes).await.expect("a write");
+    expected.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
+    let (from, to) = (noon() - TimeDelta::hours(1), noon() + TimeDelta::hours(1));
+    for limit in [1, 3, 7, 29, 30, 31, 39, 40, 1_000] {
+        let found = store.raw(&RawScope::Provider(asked.clone()), from, to, limit).await.expect("raw events");
+        let times: Vec<_> = found.iter().map(|event| event.event.occurred_at).collect();
+        assert_eq!(times, expected[..expected.len().min(usize::try_from(limit).expect("small"))], "the newest {limit}");
+    }
+}
+
 pub async fn a_raw_event_keeps_every_field(store: &dyn UsageStore) {
     let generation = fresh_generation();
     let (user, org) = (Payer::User(UserId(Uuid::new_v4())), fresh_org());

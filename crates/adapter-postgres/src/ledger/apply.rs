@@ -1,9 +1,11 @@
-//! The transaction of a batch: its steps, what its failures mean, and when it is tried again.
+//! The transaction of a batch: its steps, what its failures mean, and when it is tried again. The first try of a batch that this process
+//! can decide from what it knows is one statement ([`super::known`]); every other try locks, reads, decides, writes and commits.
 
 use super::{
     Failure,
     batch::Batch,
     claims::{Claims, Verdict},
+    known::Known,
     load::{load_state, lock_shards},
     write::write,
 };
@@ -26,6 +28,8 @@ const TRIES: u32 = 4;
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(8);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
 
+const SERIALIZATION_FAILURE: &str = "40001";
+
 /// How one try ended without an answer.
 enum Broken {
     /// Rolled back by the server, or its connection was lost before the commit: nothing is done.
@@ -38,6 +42,8 @@ enum Broken {
 enum Cause {
     /// Nothing: another transaction or the connection was in the way.
     Passing,
+    /// Another process wrote to a shard since this one did.
+    Moved,
     /// A charge or a key turned out to exist.
     Exists,
     /// The upkeep was not done for days.
@@ -51,10 +57,13 @@ pub(super) async fn apply(postgres: Postgres, requests: Vec<LedgerRequest>) -> R
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_once(&postgres, &requests, look_first).await {
+        match try_once(&postgres, &requests, look_first, tries == 1).await {
             Ok(answers) => return Ok(answers),
             Err(Broken::Again(_, cause)) if tries < TRIES => {
                 look_first |= cause == Cause::Exists;
+                if cause == Cause::Moved {
+                    continue;
+                }
                 if cause == Cause::NoPartition {
                     partitions::make_ahead(&postgres.pool).await?;
                 }
@@ -66,9 +75,18 @@ pub(super) async fn apply(postgres: Postgres, requests: Vec<LedgerRequest>) -> R
     }
 }
 
-async fn try_once(postgres: &Postgres, requests: &[LedgerRequest], look_first: bool) -> Result<Vec<LedgerAnswer>, Broken> {
+async fn try_once(
+    postgres: &Postgres,
+    requests: &[LedgerRequest],
+    look_first: bool,
+    from_known: bool,
+) -> Result<Vec<LedgerAnswer>, Broken> {
     let mut connection = postgres.pool.acquire().await.map_err(|error| Broken::Final(not_done(error)))?;
-    let done = transact(&mut connection, requests, look_first).await;
+    let known = if from_known { decide_known(&postgres.known, requests).map_err(broken)? } else { None };
+    let done = match known {
+        Some(batch) => write_known(&mut connection, batch).await,
+        None => transact(&mut connection, requests, look_first).await,
+    };
     match &done {
         // The rollback was queued when the transaction was dropped.
         Ok(_) => {}
@@ -76,18 +94,39 @@ async fn try_once(postgres: &Postgres, requests: &[LedgerRequest], look_first: b
         // Closing the socket ends whatever may still be open on the other side.
         Err(_) => drop(connection.detach()),
     }
-    let (answers, wrote) = done?;
-    if wrote {
+    let mut batch = done.inspect_err(|broken| postgres.known.forget(requests, matches!(broken, Broken::Again(_, Cause::Moved))))?;
+    if !batch.events.is_empty() {
         postgres.news.rows_written();
     }
+    let answers = std::mem::take(&mut batch.answers);
+    postgres.known.learn(batch);
     Ok(answers)
 }
 
-async fn transact(
-    connection: &mut PgConnection,
-    requests: &[LedgerRequest],
-    look_first: bool,
-) -> Result<(Vec<LedgerAnswer>, bool), Broken> {
+/// The batch, decided without reading, if it can be and one statement writes it.
+fn decide_known<'a>(known: &Known, requests: &'a [LedgerRequest]) -> Result<Option<Batch<'a>>, Failure> {
+    let Some((state, heads)) = known.of(requests) else { return Ok(None) };
+    let mut batch = Batch::new(state, heads, Clock::System.now());
+    for request in requests {
+        batch.answer(request, Verdict::Proceed { opened: false })?;
+    }
+    // What changes nothing is not known to be true before the shards were looked at.
+    Ok(Some(batch).filter(|batch| !batch.changes_nothing() && batch.is_one_statement()))
+}
+
+async fn write_known<'a>(connection: &mut PgConnection, batch: Batch<'a>) -> Result<Batch<'a>, Broken> {
+    match tokio::time::timeout(COMMIT_TIMEOUT, write(connection, &batch)).await {
+        Ok(Ok(())) => Ok(batch),
+        Ok(Err(Failure::Sql(error))) if sqlstate(&error).as_deref() == Some(SERIALIZATION_FAILURE) => {
+            Err(Broken::Again(error, Cause::Moved))
+        }
+        Ok(Err(Failure::Sql(error))) if sqlstate(&error).is_none() => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
+        Ok(Err(failure)) => Err(broken(failure)),
+        Err(_) => Err(Broken::Final(StoreError::outcome_unknown(STORE, Silence(COMMIT_TIMEOUT)))),
+    }
+}
+
+async fn transact<'a>(connection: &mut PgConnection, requests: &'a [LedgerRequest], look_first: bool) -> Result<Batch<'a>, Broken> {
     let decided = tokio::time::timeout(DECIDE_TIMEOUT, async {
         let mut transaction = connection.begin().await?;
         let batch = decide_and_write(&mut transaction, requests, look_first).await?;
@@ -100,10 +139,10 @@ async fn transact(
     if batch.changes_nothing() {
         // Nobody waits for this rollback: it goes out as soon as the connection is back in the pool.
         drop(transaction);
-        return Ok((batch.answers, false));
+        return Ok(batch);
     }
     match tokio::time::timeout(COMMIT_TIMEOUT, transaction.commit()).await {
-        Ok(Ok(())) => Ok((batch.answers, !batch.events.is_empty())),
+        Ok(Ok(())) => Ok(batch),
         // The server answered the commit with an error and lives on: it has rolled back.
         Ok(Err(error)) if sqlstate(&error).is_some() => Err(broken(error.into())),
         Ok(Err(error)) => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
@@ -139,8 +178,8 @@ fn broken(failure: Failure) -> Broken {
     match failure {
         Failure::Store(error) => Broken::Final(error),
         Failure::Sql(error) => match sqlstate(&error).as_deref() {
-            // serialization_failure, deadlock_detected
-            Some("40001" | "40P01") => Broken::Again(error, Cause::Passing),
+            // deadlock_detected
+            Some(SERIALIZATION_FAILURE | "40P01") => Broken::Again(error, Cause::Passing),
             // unique_violation: a charge or a key exists.
             Some("23505") => Broken::Again(error, Cause::Exists),
             // check_violation without a constraint: no partition takes the row.

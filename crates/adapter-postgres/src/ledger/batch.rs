@@ -13,7 +13,7 @@ use domain::{
     ledger::{LedgerState, Outcome, decide},
 };
 use ports::ledger::{LedgerAnswer, LedgerRequest};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(super) struct Batch<'a> {
     pub answers: Vec<LedgerAnswer>,
@@ -23,19 +23,25 @@ pub(super) struct Batch<'a> {
     pub state: LedgerState,
     /// Heads of the locked shards, after this batch.
     pub heads: BTreeMap<Shard, Head>,
-    pub numbered: BTreeSet<Shard>,
     recorded_at: DateTime<Utc>,
 }
 
 impl<'a> Batch<'a> {
     pub fn new(state: LedgerState, heads: BTreeMap<Shard, Head>, recorded_at: DateTime<Utc>) -> Self {
         let (answers, events) = (Vec::new(), PackedRows::default());
-        Self { answers, events, claims: ClaimWrites::default(), state, heads, numbered: BTreeSet::new(), recorded_at }
+        Self { answers, events, claims: ClaimWrites::default(), state, heads, recorded_at }
     }
 
     /// Nothing to write: every request was refused, replayed or known.
     pub fn changes_nothing(&self) -> bool {
         self.events.is_empty() && self.claims.is_empty()
+    }
+
+    /// Whether `write.sql` alone is all that has to be written.
+    pub fn is_one_statement(&self) -> bool {
+        let changed = &self.state.changed;
+        let only_new = changed.charges.len() == changed.new_charges.len();
+        only_new && changed.past_periods.is_empty() && changed.budgets.is_empty() && self.claims.only_inserts()
     }
 
     /// Answers the next request, in arrival order.
@@ -74,7 +80,6 @@ impl<'a> Batch<'a> {
         let head = self.heads.get_mut(&shard).filter(|_| shard == request.shard);
         let head = head.ok_or_else(|| corrupt("a request that names another shard than its payer's"))?;
         head.last_seq += 1;
-        self.numbered.insert(shard);
         let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
         if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
             charge.seq = head.last_seq;

@@ -3,7 +3,7 @@
 //! A key's row is read and written under the lock of its shard. The fingerprint covers who pays, so the same request always comes
 //! to the same shard; two different requests that use one key in two shards meet at the primary key, and the later one reads again.
 
-use super::{Failure, answers, load::load_charges};
+use super::{Failure, answers, load::load_charges, write::Statement};
 use crate::shard::{shard_column, shard_of};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
@@ -140,6 +140,10 @@ impl<'a> ClaimWrites<'a> {
         self.insert.is_empty() && self.complete.is_empty() && self.renew.is_empty()
     }
 
+    pub const fn only_inserts(&self) -> bool {
+        self.complete.is_empty() && self.renew.is_empty()
+    }
+
     /// Keeps the answer of a request that was done, also of one that found it done before: asked again later, it may not be refused.
     /// A refused one leaves its key as it was.
     pub fn keep(&mut self, request: &'a LedgerRequest, opened: bool, outcome: &Outcome, changed: bool) -> Result<()> {
@@ -164,10 +168,8 @@ impl<'a> ClaimWrites<'a> {
         }
     }
 
-    pub async fn write(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        if !self.insert.is_empty() {
-            self.insert(connection).await?;
-        }
+    /// What `write.sql` does not write.
+    pub async fn change(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         if !self.complete.is_empty() {
             self.complete(connection).await?;
         }
@@ -177,10 +179,11 @@ impl<'a> ClaimWrites<'a> {
         Ok(())
     }
 
-    async fn insert(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+    /// The new keys, for `write.sql`.
+    pub fn bind_new<'q>(&'q self, statement: Statement<'q>) -> Statement<'q> {
         let rows = &self.insert;
         let lease = |row: &NewClaim| (row.idempotency.claim == Claim::Opens).then(|| lease_from(row.now));
-        sqlx::query(include_str!("../sql/ledger/insert_claims.sql"))
+        statement
             .bind(rows.iter().map(|row| name_of(&row.idempotency.key)).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| shard_column(row.shard)).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.idempotency.fingerprint.as_slice()).collect::<Vec<_>>())
@@ -188,9 +191,6 @@ impl<'a> ClaimWrites<'a> {
             .bind(rows.iter().map(lease).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.idempotency.context.as_slice()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.outcome.as_str()).collect::<Vec<_>>())
-            .execute(connection)
-            .await
-            .map(drop)
     }
 
     async fn complete(&self, connection: &mut PgConnection) -> sqlx::Result<()> {

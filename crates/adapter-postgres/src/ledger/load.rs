@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where the numbering of a locked shard stands.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
+    /// The shard's last number when it was read, and after this batch.
+    pub was: i64,
     pub last_seq: i64,
     pub epoch: i32,
     /// Some payer of the shard may have a budget.
@@ -36,7 +38,7 @@ pub(super) async fn lock_shards(connection: &mut PgConnection, requests: &[Ledge
         sqlx::query_as(include_str!("../sql/ledger/lock_shards.sql")).bind(&columns).fetch_all(connection).await?;
     let mut heads = BTreeMap::new();
     for (shard, last_seq, epoch, budgets) in rows {
-        heads.insert(shard_of(shard)?, Head { last_seq, epoch, budgets });
+        heads.insert(shard_of(shard)?, Head { was: last_seq, last_seq, epoch, budgets });
     }
     if let Some(shard) = shards.into_iter().find(|shard| !heads.contains_key(shard)) {
         return Err(away(shard).into());

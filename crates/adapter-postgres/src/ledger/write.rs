@@ -9,20 +9,19 @@ use domain::{
 };
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
 
-type Statement<'q> = Query<'q, Postgres, PgArguments>;
+pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), Failure> {
-    if !batch.events.is_empty() {
-        let (new, changed) = charges(batch)?;
-        let statement = bind_heads(sqlx::query(include_str!("../sql/ledger/write.sql")), batch);
-        let statement = bind_new_charges(statement, &new)?;
-        let statement = bind_pools(statement, &pools(batch)?);
-        bind_costs(bind_events(statement, batch), &new).execute(&mut *connection).await?;
-        update_charges(connection, &changed).await?;
-        put_periods(connection, batch).await?;
-        put_budgets(connection, batch).await?;
-    }
-    batch.claims.write(connection).await?;
+    let (new, changed) = charges(batch)?;
+    let statement = bind_heads(sqlx::query(include_str!("../sql/ledger/write.sql")), batch);
+    let statement = bind_new_charges(statement, &new)?;
+    let statement = bind_pools(statement, &pools(batch)?);
+    let statement = bind_costs(bind_events(statement, batch), &new);
+    batch.claims.bind_new(statement).execute(&mut *connection).await?;
+    update_charges(connection, &changed).await?;
+    put_periods(connection, batch).await?;
+    put_budgets(connection, batch).await?;
+    batch.claims.change(connection).await?;
     Ok(())
 }
 
@@ -46,10 +45,12 @@ fn pools<'a>(batch: &'a Batch<'_>) -> Result<Vec<&'a Pool>, Failure> {
 }
 
 fn bind_heads<'q>(statement: Statement<'q>, batch: &Batch<'_>) -> Statement<'q> {
-    let heads = || batch.numbered.iter().filter_map(|shard| batch.heads.get_key_value(shard));
+    let heads = || batch.heads.values();
     statement
-        .bind(heads().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
-        .bind(heads().map(|(_, head)| head.last_seq).collect::<Vec<_>>())
+        .bind(batch.heads.keys().copied().map(shard_column).collect::<Vec<_>>())
+        .bind(heads().map(|head| head.was).collect::<Vec<_>>())
+        .bind(heads().map(|head| head.last_seq).collect::<Vec<_>>())
+        .bind(heads().map(|head| head.epoch).collect::<Vec<_>>())
 }
 
 fn bind_new_charges<'q>(statement: Statement<'q>, charges: &[&'q Charge]) -> Result<Statement<'q>, Failure> {

@@ -44,6 +44,12 @@ on_each_adapter! {
         of_many_same_requests_at_once_one_is_done,
         a_key_used_in_two_shards_at_once_is_one_request_and_one_mismatch,
         of_many_tellings_at_once_one_is_booked,
+        what_another_handle_granted_can_be_spent,
+        what_another_handle_spent_cannot_be_spent_again,
+        a_hold_of_another_handle_is_known,
+        a_budget_set_by_another_handle_binds,
+        a_key_used_by_another_handle_is_known,
+        a_period_that_began_at_another_handle_is_known,
         two_writers_never_overspend_a_pool,
         a_snapshot_under_load_is_of_one_moment,
         overlapping_batches_do_not_deadlock;
@@ -78,6 +84,12 @@ on_two_databases! {
     two:
         an_abandoned_key_is_resumed_by_exactly_one_caller_with_a_new_lease,
         of_many_same_requests_at_once_one_is_done,
+        what_another_handle_granted_can_be_spent,
+        what_another_handle_spent_cannot_be_spent_again,
+        a_hold_of_another_handle_is_known,
+        a_budget_set_by_another_handle_binds,
+        a_key_used_by_another_handle_is_known,
+        a_period_that_began_at_another_handle_is_known,
         two_writers_never_overspend_a_pool,
         a_snapshot_under_load_is_of_one_moment,
         overlapping_batches_do_not_deadlock;

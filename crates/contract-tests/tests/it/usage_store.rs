@@ -34,6 +34,7 @@ on_each_adapter!(
     a_prefix_finds_its_dimensions_and_no_others,
     ten_thousand_events_of_one_millisecond_are_all_kept,
     raw_events_come_newest_first_and_no_more_than_asked,
+    the_newest_raw_events_of_a_provider_are_found_among_many_payers,
     a_raw_event_keeps_every_field,
     extreme_values_survive,
 );

@@ -1,4 +1,4 @@
-//! How fast batches of consumes are applied, by batch size: `WEIR__POSTGRES__URL=… cargo run --release --example apply_rate [seconds per leg]`.
+//! How fast batches of consumes are applied, by batch size: `WEIR__POSTGRES__URL=… cargo run --release --example postgres_apply_rate [seconds per leg]`.
 //! Works in the named database, which should be a fresh one: its rows stay.
 
 use adapter_postgres::{Postgres, PostgresSettings};
