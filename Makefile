@@ -16,7 +16,7 @@ up: ## build and run everything in one process on SQLite and memory
 	$(CARGO) build $(BUILD) --locked -p weir
 	@exec $(TARGET)/weir up
 
-stack: ## install and start PostgreSQL, Redis, Kafka and Cassandra under .local/
+stack: ## install and start PostgreSQL, Redis, a Redis Cluster, Kafka and Cassandra under .local/
 	$(STACK) up
 
 stack-down: ## stop exactly what `make stack` started

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Fetches what the four servers need: Debian packages, and the jars of Kafka and Cassandra into the cache.
+# Fetches what the servers need: Debian packages, and the jars of Kafka and Cassandra into the cache.
 
 find_postgres_program() {
   local path newest=''

@@ -5,7 +5,9 @@ default_port_base=15400
 port_base_step=100
 port_base_attempts=100
 declare -A port_offset=(
-  [postgres]=32 [cassandra]=42 [cassandra_storage]=43 [redis]=79 [kafka]=92 [kafka_controller]=93
+  [postgres]=32 [cassandra]=42 [cassandra_storage]=43 [redis]=79
+  [redis_node_1]=80 [redis_node_2]=81 [redis_node_3]=82 [redis_node_1_bus]=83 [redis_node_2_bus]=84 [redis_node_3_bus]=85
+  [kafka]=92 [kafka_controller]=93
 )
 
 port_of() {
@@ -17,6 +19,7 @@ ports_of() {
   case $1 in
     kafka) printf '%d\n' "$(port_of kafka)" "$(port_of kafka_controller)" ;;
     cassandra) printf '%d\n' "$(port_of cassandra)" "$(port_of cassandra_storage)" ;;
+    redis_node_*) printf '%d\n' "$(port_of "$1")" "$(port_of "$1_bus")" ;;
     *) port_of "$1" ;;
   esac
 }

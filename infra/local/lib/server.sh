@@ -72,7 +72,7 @@ kill_server() {
   say "$name killed"
 }
 
-# Runs an action for all four at once and waits for each.
+# Runs an action for all at once and waits for each.
 # Called plainly, never behind `||`: there, bash would let the actions run on after an error.
 for_all_at_once() {
   local action=$1 name job jobs=() failed=()
@@ -99,6 +99,6 @@ purge() {
   local cluster
   cluster=$(postgres_directory)
   [[ $cluster != /var/lib/weir-stack.*/postgres ]] || rm -rf "${cluster%/postgres}"
-  rm -rf "$state"/{postgres,redis,kafka,cassandra}{,.new} "$state"/{run,log,secrets} \
+  rm -rf "$state"/{postgres,redis,redis_node_{1,2,3},kafka,cassandra}{,.new} "$state"/{run,log,secrets} \
     "$state"/{postgres.location,port-base,stack.env}
 }

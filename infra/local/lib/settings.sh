@@ -25,6 +25,7 @@ write_settings() (
 WEIR__STORES__MODE=distributed
 WEIR__POSTGRES__URL=postgres://weir:$(secret postgres-weir)@127.0.0.1:$(port_of postgres)/weir
 WEIR__REDIS__URL=redis://127.0.0.1:$(port_of redis)
+WEIR_TEST_REDIS_CLUSTER_URL=$(redis_cluster_url)
 WEIR__KAFKA__BROKERS=127.0.0.1:$(port_of kafka)
 WEIR__CASSANDRA__NODES=127.0.0.1:$(port_of cassandra)
 WEIR__CASSANDRA__KEYSPACE=weir

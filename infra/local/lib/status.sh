@@ -16,7 +16,7 @@ print_status() {
   for name in "${servers[@]}"; do
     status=$(server_status "$name")
     [[ $status == up ]] || all_up=no
-    printf '%-10s 127.0.0.1:%-6s pid %-8s %s\n' "$name" "$(port_of "$name")" "$(running_pid "$name" || printf -- '-')" "$status"
+    printf '%-12s 127.0.0.1:%-6s pid %-8s %s\n' "$name" "$(port_of "$name")" "$(running_pid "$name" || printf -- '-')" "$status"
   done
   [[ $all_up == yes ]]
 }
