@@ -1,6 +1,7 @@
 //! The ledger's rules against the sentences of the documentation and against a simple model.
 
 mod budgets;
+mod needs;
 mod periods;
 
 use super::*;
