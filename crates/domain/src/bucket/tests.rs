@@ -187,6 +187,138 @@ fn a_slot_is_free_again_when_its_hold_ends_or_its_deadline_is_over() {
 }
 
 #[test]
+fn a_rule_stays_within_what_can_be_counted_exactly() {
+    let paces = |secs: i64| [BucketRule::fixed_window(5, secs), BucketRule::sliding_window(5, secs)].map(|rule| rule.window_ms());
+    for (secs, ms) in [(-1, 1_000), (0, 1_000), (7, 7_000), (MAX_WINDOW_SECS, 2_678_400_000), (i64::MAX, 2_678_400_000)] {
+        assert_eq!(paces(secs), [Some(ms); 2], "{secs} s");
+    }
+    for (capacity, counted, holds) in [(-5, 1, 1), (0, 1, 1), (7, 7, 7), (200_000, 200_000, MAX_SLOTS), (i64::MAX, MAX_CAPACITY, MAX_SLOTS)]
+    {
+        assert_eq!(draining(capacity, "1").capacity(), counted);
+        assert_eq!(BucketRule::sliding_window(capacity, 1).capacity(), counted);
+        assert_eq!(BucketRule::slots(capacity).capacity(), holds);
+    }
+    assert_eq!(draining(10, "0").pace(), Pace::Drain { micro_per_ms: 1 });
+    assert_eq!(draining(10, "3").window_ms(), Some(3_334), "the last part of a millisecond counts as one");
+    assert_eq!(BucketRule::slots(3).window_ms(), None);
+}
+
+#[test]
+fn a_bucket_of_amounts_and_one_of_holds_do_not_read_each_other() {
+    let (amounts, holds) = (draining(10, "1"), BucketRule::slots(2));
+    assert!(amounts.reads(&amounts.empty()) && holds.reads(&holds.empty()));
+    assert!(!amounts.reads(&holds.empty()) && !holds.reads(&amounts.empty()));
+    assert!(holds.is_of_slots() && !amounts.is_of_slots());
+}
+
+#[test]
+fn a_started_token_is_a_used_one_and_a_bucket_says_when_it_is_empty() {
+    let rule = draining(10, "3");
+    let state = rule.take(rule.empty(), &ask(8), 1_000);
+    assert_eq!(rule.reading(&state, 1_000), Reading { used_micro: 8 * MICRO, at_ms: 1_000, empty_after_ms: 2_667 });
+    let reading = rule.reading(&state, 1_001);
+    assert_eq!((reading.used_micro, rule.used(reading), rule.remaining(reading)), (7_997_000, tokens(8), tokens(2)));
+    let reading = rule.reading(&state, 1_334);
+    assert_eq!((reading.used_micro, rule.used(reading)), (6_998_000, tokens(7)));
+    assert_eq!(rule.reading(&state, 3_667).used_micro, 0);
+    // Its clock was ahead: what drains from then on drains later.
+    assert_eq!(rule.reading(&state, 400), Reading { used_micro: 8 * MICRO, at_ms: 1_000, empty_after_ms: 3_267 });
+    assert_eq!(rule.reading(&rule.empty(), 400).empty_after_ms, 0);
+}
+
+#[test]
+fn amounts_of_one_part_of_a_window_leave_together_with_the_last_of_them() {
+    let rule = BucketRule::sliding_window(100, 60);
+    let portions = |state: &State| match state {
+        State::Amounts(level) => level.portions().map(|portion| (portion.micro_tokens / MICRO, portion.at_ms)).collect::<Vec<_>>(),
+        State::Slots(_) => panic!("a window holds amounts"),
+    };
+    // Parts are three seconds long.
+    let mut state = rule.take(rule.empty(), &ask(5), 999_000);
+    state = rule.take(state, &ask(7), 1_001_999);
+    assert_eq!(portions(&state), [(12, 1_001_999)]);
+    state = rule.take(state, &ask(11), 1_002_000);
+    state = rule.take(state, &ask(0), 1_050_000);
+    assert_eq!(portions(&state), [(11, 1_002_000), (12, 1_001_999)]);
+    assert_eq!(used_micro(&rule, &state, 1_061_998), 23 * MICRO);
+    assert_eq!(used_micro(&rule, &state, 1_061_999), 11 * MICRO);
+    assert_eq!(rule.reading(&state, 1_061_999), Reading { used_micro: 11 * MICRO, at_ms: 1_061_999, empty_after_ms: 1 });
+    assert_eq!(used_micro(&rule, &state, 1_062_000), 0);
+    // A clock that steps back opens no earlier part.
+    let back_then = rule.take(state, &ask(1), 1_000_000);
+    assert_eq!(portions(&back_then), [(12, 1_002_000), (12, 1_001_999)]);
+}
+
+#[test]
+fn what_is_given_back_is_taken_from_where_it_went_in() {
+    let rule = BucketRule::sliding_window(100, 60);
+    let filled = [(10, 1_000_000), (20, 1_010_000), (30, 1_020_000)];
+    let state = filled.iter().fold(rule.empty(), |state, (amount, at_ms)| rule.take(state, &ask(*amount), *at_ms));
+    let left = |amount: i64, taken_at_ms: i64| {
+        let state = rule.give_back(state.clone(), &back(amount, 1_030_000 - taken_at_ms), 1_030_000);
+        [1_030_000, 1_060_000, 1_070_000, 1_080_000].map(|at_ms| used_micro(&rule, &state, at_ms) / MICRO)
+    };
+    assert_eq!(left(0, 1_000_000), [60, 50, 30, 0]);
+    assert_eq!(left(4, 1_000_000), [56, 50, 30, 0]);
+    assert_eq!(left(4, 1_010_000), [56, 46, 30, 0]);
+    assert_eq!(left(4, 1_009_000), [56, 46, 30, 0], "the first portion that is not before it");
+    assert_eq!(left(4, 1_020_000), [56, 46, 26, 0]);
+    assert_eq!(left(90, 1_010_000), [40, 30, 30, 0], "a portion gets no emptier than empty");
+    assert_eq!(left(4, 970_000), [60, 50, 30, 0], "a window ago: it has left by itself");
+    assert_eq!(left(4, 970_001), [56, 50, 30, 0]);
+    let fixed = BucketRule::fixed_window(100, 60);
+    let state = fixed.take(fixed.take(fixed.empty(), &ask(60), 1_000_000), &ask(5), 1_010_000);
+    let left = |held_for_ms| used_micro(&fixed, &fixed.give_back(state.clone(), &back(60, held_for_ms), 1_030_000), 1_030_000) / MICRO;
+    assert_eq!((left(0), left(30_000), left(30_001)), (5, 5, 65), "what was taken before this window is not in it");
+}
+
+#[test]
+fn a_bucket_is_filled_with_what_was_used_and_never_beyond_full() {
+    for rule in every_rule() {
+        let state = rule.fill(rule.empty(), &ask(6), 1_000_000);
+        assert_eq!(used_micro(&rule, &state, 1_000_000), 6 * MICRO, "{rule:?}");
+        let state = rule.fill(state, &ask(Tokens::MAX.get()), 1_000_000);
+        assert_eq!(used_micro(&rule, &state, 1_000_000), 10 * MICRO, "{rule:?}");
+        let state = rule.fill(state, &ask(6), 1_000_000);
+        assert_eq!(used_micro(&rule, &state, 1_000_000), 10 * MICRO, "{rule:?}");
+        let smaller = BucketRule::fixed_window(4, 60);
+        assert_eq!(used_micro(&smaller, &smaller.fill(state, &ask(1), 1_000_000), 1_000_000), 10 * MICRO, "nothing is taken out");
+    }
+    let (rule, hold) =
+        (BucketRule::slots(1), |id| Ask { amount: tokens(5), hold: Some(HoldSlot { id: Uuid::from_u128(id), ttl_ms: 1_000 }) });
+    let state = rule.fill(rule.fill(rule.empty(), &hold(1), 0), &hold(2), 500);
+    assert_eq!((used_micro(&rule, &state, 999), used_micro(&rule, &state, 1_000), used_micro(&rule, &state, 1_500)), (2 * MICRO, MICRO, 0));
+}
+
+#[test]
+fn the_age_of_what_is_given_back_counts_unless_it_is_undone() {
+    let undone = Return { undone: true, ..back(5, 700) };
+    assert_eq!((back(5, 700).age_ms(Pace::Drain { micro_per_ms: 1 }), undone.age_ms(Pace::Drain { micro_per_ms: 1 })), (700, 0));
+    for pace in [Pace::FixedWindow { ms: 1_000 }, Pace::SlidingWindow { ms: 1_000 }] {
+        assert_eq!((undone.age_ms(pace), back(5, -3).age_ms(pace)), (700, 0));
+    }
+}
+
+#[test]
+fn running_holds_are_listed_with_their_deadlines_and_counted_until_then() {
+    let mut slots = Slots::default();
+    assert_eq!((slots.count(0), slots.last_deadline()), (0, None));
+    let hold = |id, ttl_ms| HoldSlot { id: Uuid::from_u128(id), ttl_ms };
+    slots.take(hold(1, 500), 1_000);
+    slots.take(hold(2, 0), 1_000);
+    slots.take(hold(1, 9_000), 1_000);
+    assert_eq!(slots.running().collect::<Vec<_>>(), [(Uuid::from_u128(2), 1_001), (Uuid::from_u128(1), 1_500)]);
+    assert_eq!([1_000, 1_001, 1_499, 1_500].map(|now_ms| slots.count(now_ms)), [2, 1, 1, 0]);
+    assert_eq!(slots.last_deadline(), Some(1_500));
+    // What is over goes with the next take.
+    slots.take(hold(3, 100), 1_499);
+    assert_eq!(slots.running().len(), 2);
+    slots.free(Uuid::from_u128(1));
+    slots.free(Uuid::from_u128(9));
+    assert_eq!(slots.running().collect::<Vec<_>>(), [(Uuid::from_u128(3), 1_599)]);
+}
+
+#[test]
 fn a_share_of_a_limit_is_never_nothing() {
     let share = draining(100, "9").share(8);
     assert_eq!((share.capacity(), share.pace()), (12, Pace::Drain { micro_per_ms: 1_125 }));

@@ -1,5 +1,6 @@
 //! The ledger's rules against the sentences of the documentation and against a simple model.
 
+mod budget_rules;
 mod budgets;
 mod needs;
 mod periods;

@@ -66,7 +66,9 @@ proptest! {
                 Step::Set { unit, period, limit } => {
                     let key = BudgetKey { payer: story.pool.payer, member: None, provider: None, unit, period };
                     let thresholds = [Threshold::Amount(tokens(50)), Threshold::Amount(tokens(200))].into();
-                    story.run(Command::SetBudget { key, terms: BudgetTerms { limit: limit.map(tokens), time_zone: chrono_tz::UTC, thresholds } });
+                    let terms = BudgetTerms { limit: limit.map(tokens), time_zone: chrono_tz::UTC, thresholds };
+                    story.run(Command::SetBudget { key: key.clone(), terms: terms.clone() });
+                    prop_assert_eq!(&story.state.budgets[&key].terms, &terms);
                     // A budget counts from the moment after it was set.
                     story.now += TimeDelta::milliseconds(1);
                 }
