@@ -13,13 +13,14 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
+use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use flush::Writer;
 pub use flush::causes;
 pub use lag::Progress;
 use ports::{
     Result, StoreError,
-    event_log::{EventLog, LogEvent, LogReader},
+    event_log::{EventLog, LogEvent, LogReader, LogRecord},
     outbox::Outbox,
     usage_store::{Generation, UsageStore},
 };
@@ -61,8 +62,9 @@ impl Default for Limits {
 /// Waiting for records ends this soon, so that a finished flush is committed at once.
 const POLL: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
-/// A poll that brings this many records leaves more behind it.
-const BACKLOG_RECORDS: usize = 1_000;
+/// Records that were in the log for longer when they are read are a backlog: then more at once counts for more than soon. Not the size of
+/// a poll: at some thousand events a second that is large because the last flush took its time, and larger flushes only make it larger.
+const BACKLOG_AGE: Duration = Duration::from_secs(3);
 const HEAL_EVERY: Duration = Duration::from_secs(1);
 const CHECK_TAILS_EVERY: Duration = Duration::from_secs(10);
 
@@ -145,6 +147,11 @@ impl From<StoreError> for Interrupted {
     }
 }
 
+fn is_backlog(records: &[LogRecord], now: DateTime<Utc>) -> bool {
+    let newest = records.iter().filter_map(|record| record.timestamp_ms).max();
+    newest.and_then(DateTime::from_timestamp_millis).is_some_and(|newest| (now - newest).to_std().is_ok_and(|age| age > BACKLOG_AGE))
+}
+
 struct Cycle {
     reader: Box<dyn LogReader>,
     outbox: Arc<dyn Outbox>,
@@ -200,7 +207,7 @@ impl Cycle {
         }
         self.heal_when_due().await?;
         let event = self.reader.poll(POLL).await?;
-        self.backlog = matches!(&event, LogEvent::Records(records) if records.len() >= BACKLOG_RECORDS);
+        self.backlog = matches!(&event, LogEvent::Records(records) if is_backlog(records, Utc::now()));
         match event {
             LogEvent::Records(records) => self.projector.take(records).await?,
             LogEvent::Assigned(shards) => {

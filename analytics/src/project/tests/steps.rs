@@ -161,3 +161,18 @@ async fn a_shard_that_somebody_else_moved_on_starts_from_the_stored_state() {
     bench.projector.assign(&[bench.shard]).await.unwrap();
     assert_eq!(bench.last_seq(), 7);
 }
+
+#[test]
+fn only_records_that_lay_in_the_log_for_long_are_a_backlog() {
+    let now = chrono::Utc::now();
+    let read = |ages_ms: &[i64]| {
+        let aged =
+            |age: &i64| LogRecord { timestamp_ms: Some(now.timestamp_millis() - age), ..record(&event(payers_of_one_shard().1[0], 1), 0) };
+        crate::project::is_backlog(&ages_ms.iter().map(aged).collect::<Vec<_>>(), now)
+    };
+    assert!(read(&[9_000, 8_000]));
+    // The newest is read soon after it came, however many came with it and whatever clock the log has.
+    assert!(!read(&[9_000, 500]));
+    assert!(!read(&[-60_000]));
+    assert!(!read(&[]));
+}
