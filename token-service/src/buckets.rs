@@ -79,6 +79,7 @@ pub struct Buckets {
 
 impl Buckets {
     pub fn new(store: Arc<dyn RateLimits>, local: Arc<dyn RateLimits>, recent: RecentUses, clock: Clock) -> Self {
+        store.join();
         let restoring = (0..SHARDS).map(|_| Mutex::new(())).collect();
         Self { store, local, recent, restoring, clock, away: AtomicBool::new(false), unasked: Arc::default() }
     }

@@ -1,9 +1,8 @@
-//! One multiplexed connection, replaced in the background as soon as it breaks or falls silent. A call never outlasts its budget.
+//! One multiplexed connection to one server, replaced in the background as soon as it breaks or falls silent. A call never outlasts its budget.
 
 use ports::{Result, StoreError};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection,
-    io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection,
 };
 use std::{future::Future, sync::Arc, time::Duration};
 use thiserror::Error;
@@ -13,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-const STORE: &str = "redis";
+pub(crate) const STORE: &str = "redis";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -25,8 +24,10 @@ const STEADY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    #[error("the Redis URL is not valid; it looks like redis://host:6379")]
+    #[error("the Redis URL is not valid; it looks like redis://host:6379, or redis+cluster://host:6379,host:6379 for a Cluster")]
     Url(#[source] RedisError),
+    #[error("a Redis Cluster is named by its nodes alone: redis+cluster://host:6379,host:6379")]
+    Nodes,
     #[error("the Redis prefix must be 1 to 64 letters, digits, '-', '_' or '.'")]
     Prefix,
 }
@@ -35,8 +36,15 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) connection: MultiplexedConnection,
-    /// Names one run of one server: after a restart or a failover, what it holds may be older than what it has answered.
+    /// Names one run of one server as a master: after a restart or a failover, what it holds may be older than what was answered.
     pub(crate) epoch: Arc<str>,
+}
+
+/// What a server made of a call.
+pub(crate) enum Outcome<T> {
+    Done(T),
+    /// The node of this address in the Cluster keeps the keys; nothing was done here.
+    Elsewhere(String),
 }
 
 /// What callers see of the connection.
@@ -62,26 +70,25 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Returns at once; the server may be away.
-    pub(crate) fn open(url: &str, budget: Duration) -> Result<Self, ConnectError> {
-        // Without it the kernel holds a request back until the previous answer is acknowledged.
-        let tcp = TcpSettings::default().set_nodelay(true);
-        let info = url.into_connection_info().map_err(ConnectError::Url)?.set_tcp_settings(tcp);
-        let client = Client::open(info).map_err(ConnectError::Url)?;
+    pub(crate) fn open(server: ConnectionInfo, budget: Duration) -> RedisResult<Self> {
+        let client = Client::open(server)?;
         let link = Arc::new(watch::Sender::new(Link::Down { since: Instant::now(), silent: false }));
         let keeper = tokio::spawn(keep_connected(client, Arc::clone(&link), budget)).abort_handle();
         Ok(Self { link, budget, keeper })
     }
 
-    /// Runs `call` on the connection, at most until the budget is used up. Nothing is repeated here: a script may have run.
-    pub(crate) async fn run<T, F>(&self, call: impl FnOnce(Server) -> F) -> Result<T>
+    /// Runs `call` on the connection, at most until the deadline. Nothing is repeated here: a script may have run.
+    pub(crate) async fn run<T, F>(&self, deadline: Instant, call: impl FnOnce(Server) -> F) -> Result<Outcome<T>>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + self.budget;
         let (server, number) = self.connected(deadline).await?;
         match timeout_at(deadline, call(server)).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => Ok(Outcome::Done(answer)),
             Ok(Err(error)) => {
+                if let Some(address) = moved_to(&error) {
+                    return Ok(Outcome::Elsewhere(address));
+                }
                 if needs_another_connection(&error) {
                     self.replace(number, error.is_timeout());
                 }
@@ -133,6 +140,17 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.keeper.abort();
     }
+}
+
+/// Where the node says that the keys are, also when the call was a pipeline. While a slot is on its way neither node runs what asks
+/// for several of its keys, so that `ASK` is a failure like others.
+fn moved_to(error: &RedisError) -> Option<String> {
+    if error.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
+    let errors = error.clone().into_server_errors()?;
+    let (_slot, address) = errors.first()?.1.details()?.split_once(' ')?;
+    Some(address.to_owned())
 }
 
 /// A failed-over server refuses writes; everything else that is not about the connection is the call's own.
@@ -189,9 +207,14 @@ pub(crate) async fn ping(mut connection: MultiplexedConnection) -> RedisResult<(
     redis::cmd("PING").query_async(&mut connection).await
 }
 
-/// The server's own name of its run: 40 hexadecimal digits, new at each start and of each replica.
+/// The server's own names of its run and of its time as a master: new at each start and at each failover.
 async fn epoch(mut connection: MultiplexedConnection) -> RedisResult<Arc<str>> {
-    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-    let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
-    Ok(run.trim().chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>().into())
+    let mut sections = redis::pipe();
+    sections.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    let info: Vec<String> = sections.query_async(&mut connection).await?;
+    let named = |name: &str| {
+        let value = info.iter().flat_map(|section| section.lines()).find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        value.trim().chars().filter(char::is_ascii_alphanumeric).take(20).collect::<String>()
+    };
+    Ok(format!("{}{}", named("run_id:"), named("master_replid:")).into())
 }

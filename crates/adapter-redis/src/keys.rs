@@ -9,6 +9,8 @@ use std::fmt::Write;
 pub(crate) enum Content {
     Amounts,
     Slots,
+    /// Until when slices of the amounts may be lent.
+    Lent,
 }
 
 /// `prefix:known:{tag}:kind:epoch`: that the server of this epoch knows what the payer used.
@@ -24,17 +26,9 @@ pub(crate) fn bucket_name(prefix: &str, content: Content, key: &BucketKey) -> St
     name.push_str(match content {
         Content::Amounts => ":bucket:{",
         Content::Slots => ":slots:{",
+        Content::Lent => ":lent:{",
     });
-    let provider = key.provider.as_ref().map_or("", |provider| provider.as_str());
-    match &key.group {
-        Group::Payer(payer) => push_displayed(&mut name, &payer.tenant()),
-        Group::Shared => push_escaped(&mut name, provider),
-        Group::Principal(principal) => {
-            push_escaped(&mut name, principal);
-            name.push('/');
-            push_escaped(&mut name, &key.owner);
-        }
-    }
+    push_tag(&mut name, key);
     name.push_str("}:");
     name.push_str(match &key.group {
         Group::Payer(payer) => payer.kind(),
@@ -46,7 +40,7 @@ pub(crate) fn bucket_name(prefix: &str, content: Content, key: &BucketKey) -> St
     name.push(':');
     push_escaped(&mut name, &key.owner);
     name.push(':');
-    push_escaped(&mut name, provider);
+    push_escaped(&mut name, provider_of(key));
     name.push(':');
     if let Some(model) = &key.model {
         // No model and an empty name are different buckets.
@@ -56,6 +50,29 @@ pub(crate) fn bucket_name(prefix: &str, content: Content, key: &BucketKey) -> St
     name.push(':');
     push_escaped(&mut name, &key.limit);
     name
+}
+
+/// What decides in a Cluster where a bucket lies.
+pub(crate) fn tag(key: &BucketKey) -> String {
+    let mut tag = String::with_capacity(48);
+    push_tag(&mut tag, key);
+    tag
+}
+
+fn push_tag(name: &mut String, key: &BucketKey) {
+    match &key.group {
+        Group::Payer(payer) => push_displayed(name, &payer.tenant()),
+        Group::Shared => push_escaped(name, provider_of(key)),
+        Group::Principal(principal) => {
+            push_escaped(name, principal);
+            name.push('/');
+            push_escaped(name, &key.owner);
+        }
+    }
+}
+
+fn provider_of(key: &BucketKey) -> &str {
+    key.provider.as_ref().map_or("", |provider| provider.as_str())
 }
 
 fn push_displayed(name: &mut String, part: &impl std::fmt::Display) {

@@ -1,8 +1,8 @@
 //! How many processes share the buckets: what each may spend by itself while Redis is away is its share of the limits.
 
 use crate::{
-    connection::Connection,
     scripts::{ANNOUNCE, Arguments},
+    servers::Servers,
 };
 use std::{
     sync::{
@@ -25,14 +25,13 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    pub(crate) async fn announce(connection: Arc<Connection>, prefix: &str) -> Self {
+    pub(crate) fn announce(servers: Arc<Servers>, prefix: &str) -> Self {
         let (processes, key) = (Arc::new(AtomicU32::new(1)), format!("{prefix}:processes"));
         let (id, counted) = (Uuid::new_v4().to_string(), Arc::clone(&processes));
-        announce(&connection, &key, &id, &counted).await;
         let announcer = tokio::spawn(async move {
             loop {
+                announce(&servers, &key, &id, &counted).await;
                 tokio::time::sleep(EACH).await;
-                announce(&connection, &key, &id, &counted).await;
             }
         });
         Self { processes, announcer: announcer.abort_handle() }
@@ -51,12 +50,14 @@ impl Drop for Presence {
 }
 
 /// While Redis is away the last count stays.
-async fn announce(connection: &Connection, key: &str, id: &str, processes: &AtomicU32) {
+async fn announce(servers: &Servers, key: &str, id: &str, processes: &AtomicU32) {
     let mut arguments = Arguments { keys: vec![key.to_owned()], ..Arguments::default() };
     arguments.push_text(id.to_owned());
     arguments.push(LIFETIME_MS);
-    let counted = connection.run(|mut server| async move { ANNOUNCE.call(&mut server.connection, &arguments).await }).await;
+    let counted = servers.run(servers.place_of(key), servers.deadline(), |server| ANNOUNCE.call(server, &arguments)).await;
     if let Ok([counted]) = counted.as_deref() {
-        processes.store(u32::try_from(*counted).unwrap_or(1).max(1), Ordering::Relaxed);
+        let counted = u32::try_from(*counted).unwrap_or(1).max(1);
+        processes.store(counted, Ordering::Relaxed);
+        metrics::gauge!("bucket_processes").set(counted);
     }
 }

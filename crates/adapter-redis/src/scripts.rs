@@ -1,6 +1,7 @@
 //! The Lua scripts, and calling them by hash.
 
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::MultiplexedConnection};
+use crate::connection::Server;
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use std::sync::LazyLock;
 
 pub(crate) static RESTORE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/restore.lua")));
@@ -44,10 +45,9 @@ impl Source {
     }
 
     /// Sent again only when the server says that it does not know the script, which means that it has not run.
-    pub(crate) async fn call(&self, connection: &mut MultiplexedConnection, arguments: &Arguments) -> RedisResult<Vec<i64>> {
-        let by_hash = command("EVALSHA", &self.sha1, arguments).query_async(connection).await;
-        match by_hash {
-            Err(error) if is_unknown_script(&error) => command("EVAL", self.text, arguments).query_async(connection).await,
+    pub(crate) async fn call(&self, mut server: Server, arguments: &Arguments) -> RedisResult<Vec<i64>> {
+        match command("EVALSHA", &self.sha1, arguments).query_async(&mut server.connection).await {
+            Err(error) if is_unknown_script(&error) => command("EVAL", self.text, arguments).query_async(&mut server.connection).await,
             answer => answer,
         }
     }

@@ -1,5 +1,9 @@
 //! Batches, races, and a Redis that misbehaves. That the scripts are the domain's rule is shown in `contract-tests`.
 
+mod outages;
+mod own_server;
+mod slices;
+
 use crate::{RedisRateLimits, keys::Content};
 use domain::{
     amount::Tokens,
@@ -24,6 +28,10 @@ use uuid::Uuid;
 
 fn url() -> String {
     env::var("WEIR__REDIS__URL").expect("WEIR__REDIS__URL names the server these tests need")
+}
+
+fn cluster_url() -> String {
+    env::var("WEIR_TEST_REDIS_CLUSTER_URL").expect("WEIR_TEST_REDIS_CLUSTER_URL names the cluster these tests need; `make stack` starts it")
 }
 
 /// Patient, because these tests share the machine with others; the budget has tests of its own.
@@ -58,8 +66,12 @@ fn request(buckets: Vec<Bucket>, amount: i64) -> Take {
 
 /// A payer that Redis knows.
 async fn new_payer() -> Payer {
+    new_payer_of(&redis().await).await
+}
+
+async fn new_payer_of(limits: &RedisRateLimits) -> Payer {
     let payer = Payer::Org(OrgId(Uuid::new_v4()));
-    redis().await.restore(payer, &[]).await.unwrap();
+    limits.restore(payer, &[]).await.unwrap();
     payer
 }
 
@@ -77,7 +89,8 @@ proptest! {
     #[test]
     fn a_batch_decides_like_single_requests(amounts in prop::collection::vec(0i64..40, 1..200), shared in any::<bool>()) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let limits = redis().await.on_clock(Clock::manual("2026-11-21T12:00:00Z".parse().unwrap()));
+            let clock = Clock::manual("2026-11-21T12:00:00Z".parse().unwrap());
+            let limits = RedisRateLimits::connect_on_clock(&url(), "weir-test", Duration::from_secs(5), clock).await.unwrap();
             let payers = [new_payer().await, new_payer().await, new_payer().await];
             let requests = |payers: &[Payer]| -> Vec<Take> {
                 let owner = |i: usize| if shared { payers[0] } else { payers[i % payers.len()] };

@@ -19,7 +19,7 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
     let postgres = Postgres::connect(&postgres_settings(config)?).await.context(POSTGRES)?;
     let redis_url = required(config.redis.url.as_ref(), "WEIR__REDIS__URL")?;
     let budget = Duration::from_millis(config.redis.timeout_ms.into());
-    let redis = RedisRateLimits::connect(redis_url, &config.redis.prefix, budget).await.context("WEIR__REDIS__URL")?;
+    let redis = Arc::new(RedisRateLimits::connect(redis_url, &config.redis.prefix, budget).await.context("WEIR__REDIS__URL")?);
     let event_log = KafkaEventLog::connect(kafka(config)?).context("WEIR__KAFKA__BROKERS")?;
     let cassandra = cassandra(config).await?;
     let shared = Arc::new(postgres.clone());
@@ -37,11 +37,11 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
         accounts: shared.clone(),
         answers: shared.clone(),
         webhooks: shared,
-        rate_limits: Arc::new(redis),
+        rate_limits: redis.clone(),
         local_rate_limits: Arc::new(MemoryRateLimits::unrestored(clock.clone())),
         event_log: Arc::new(event_log),
         usage_store: Arc::new(cassandra),
-        close,
+        close: after_slices(redis, close),
     })
 }
 
@@ -53,6 +53,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     Arc::new(move || Box::pin(close(stores.clone())))
+}
+
+/// What this process was lent of the buckets goes back first.
+fn after_slices(rate_limits: Arc<RedisRateLimits>, close: Close) -> Close {
+    Arc::new(move || {
+        let (rate_limits, closing) = (Arc::clone(&rate_limits), close());
+        Box::pin(async move {
+            rate_limits.close().await;
+            closing.await;
+        })
+    })
 }
 
 /// The databases over which the ledger is divided, the first one included.

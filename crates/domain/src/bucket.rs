@@ -24,6 +24,12 @@ pub const MAX_WINDOW_SECS: i64 = 31 * 86_400;
 /// Most holds that may run at once under one limit.
 pub const MAX_SLOTS: i64 = 100_000;
 
+/// For how long a process may keep what it took from a bucket ahead of its requests, milliseconds.
+pub const LEASE_MS: i64 = 100;
+
+/// A bucket that is empty again within so many leases is not lent: what has to stay free meanwhile would be more than a tenth of it.
+const SHORTEST_LENT_WINDOW_MS: i64 = 20 * LEASE_MS;
+
 /// How a bucket gets empty again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pace {
@@ -278,6 +284,18 @@ impl BucketRule {
             Pace::FixedWindow { ms } | Pace::SlidingWindow { ms } => Some(ms),
             Pace::Slots => None,
         }
+    }
+
+    /// Whether slices of the bucket are lent: a process takes an amount ahead of its requests, spends it by itself, and gives the rest
+    /// back after [`LEASE_MS`].
+    ///
+    /// No bucket is ever above its capacity by that. What a process spends was taken before, so the only way to spend too much is to
+    /// spend it late, when it has left the shared bucket already. From one that drains, no more leaves in a lease than drains in that
+    /// time, and no more than that again is missing where a rest is given back as a whole; so twice as much stays free as long as
+    /// anything is lent. From a fixed window nothing is spent after its end. What is lent from a sliding window is entered at the end
+    /// of its lease, so that it stays for a window from whenever it is spent.
+    pub fn lends(&self) -> bool {
+        self.window_ms().is_some_and(|ms| ms >= SHORTEST_LENT_WINDOW_MS)
     }
 
     /// This process's share of the limit, when `processes` keep it without knowing of each other: at least one token, one slot and

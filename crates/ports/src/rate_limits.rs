@@ -146,6 +146,9 @@ pub trait RateLimits: Send + Sync {
     /// Buckets without taking anything, in order.
     async fn peek(&self, buckets: &[Bucket]) -> Result<Vec<Reading>>;
 
+    /// This process decides by these buckets from now on: it counts among those that share them.
+    fn join(&self) {}
+
     /// Processes that share these buckets, this one included, as last seen: while the store is away each keeps its share of a limit.
     fn processes(&self) -> u32 {
         1

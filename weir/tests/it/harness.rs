@@ -116,6 +116,21 @@ impl Setup {
         Process { child, log, printed, url: self.url() }
     }
 
+    /// As many processes that decide and book, and one for everything else, the first.
+    pub fn start_divided(&self, deciders: usize) -> (Process, Vec<Process>) {
+        let others = self.clone().roles("auth-service,config-service,outbox-relay,analytics");
+        let url = others.url();
+        let others = others.start();
+        let decider = |_| {
+            let mut setup = self.clone().roles("gateway,token-service").with("WEIR__CONFIG_SERVICE__URL", &url);
+            for service in ["AUTH", "CONFIG", "ANALYTICS"] {
+                setup.set(&format!("WEIR__SERVICES__{service}__URLS"), &url);
+            }
+            setup.start()
+        };
+        (others, (0..deciders).map(decider).collect())
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> std::process::Output {
         self.command().args(args).stdin(Stdio::null()).output().unwrap()
@@ -214,12 +229,25 @@ impl World {
         Self { env, databases: vec![name], admin_url }
     }
 
+    /// The buckets of this test are on the Cluster instead of the one server.
+    pub fn on_the_redis_cluster(&mut self) {
+        let url = std::env::var("WEIR_TEST_REDIS_CLUSTER_URL");
+        self.set(
+            "WEIR__REDIS__URL",
+            url.expect("WEIR_TEST_REDIS_CLUSTER_URL is not set: `make stack` starts a cluster and writes it down"),
+        );
+    }
+
     /// Names one more database, for shards of the ledger.
     pub fn divide_the_ledger(&mut self) {
         let name = format!("{}_further", self.databases[0]);
-        let url = format!("{}_further", self.get("WEIR__POSTGRES__URL"));
-        self.env.push(("WEIR__POSTGRES__LEDGER_URLS".to_owned(), url));
+        self.set("WEIR__POSTGRES__LEDGER_URLS", format!("{}_further", self.get("WEIR__POSTGRES__URL")));
         self.databases.push(name);
+    }
+
+    pub fn set(&mut self, name: &str, value: String) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value));
     }
 
     pub fn get(&self, name: &str) -> &str {

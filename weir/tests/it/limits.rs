@@ -1,7 +1,12 @@
 //! Every kind of limit through the front door, on both sets of stores.
 
-use crate::harness::{Client, Process, Setup, World};
+use crate::{
+    harness::{Client, Process, Setup, World, eventually},
+    own_redis::OwnRedis,
+};
+use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 async fn each_kind_of_limit_holds(process: &Process) {
@@ -97,7 +102,7 @@ async fn each_kind_of_limit_holds_on_the_real_servers() {
 }
 
 /// What was used in a window is still used after `lose`, though the buckets are gone.
-async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl FnOnce(Process) -> Process) {
+async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl AsyncFnOnce(Process) -> Process) {
     let admin = process.client();
     let user = Uuid::new_v4();
     let client = admin.key_for(user, None).await;
@@ -111,7 +116,7 @@ async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl FnOnce
     }
     let reserve = json!({"provider": "openai", "tokens": 250, "ttlSeconds": 600});
     client.post("/api/v1/tokens/reserve", reserve.clone()).await.expect(201);
-    let process = lose(process);
+    let process = lose(process).await;
     let racing = (0..8).map(|_| consume(&client, 151));
     for refused in futures::future::join_all(racing).await {
         assert_eq!(refused.expect(429).body["used"], 850);
@@ -127,7 +132,7 @@ async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl FnOnce
 async fn a_killed_process_forgets_no_bucket_on_the_embedded_stores() {
     let data = tempfile::tempdir().unwrap();
     let setup = Setup::embedded(data.path());
-    let kill = |mut process: Process| {
+    let kill = async |mut process: Process| {
         process.kill();
         setup.start()
     };
@@ -139,9 +144,75 @@ async fn an_emptied_redis_gives_nobody_anything() {
     let data = tempfile::tempdir().unwrap();
     let world = World::new();
     world.migrate(data.path());
-    let empty = |process: Process| {
+    let empty = async |process: Process| {
         world.empty_redis();
         process
     };
     a_lost_bucket_gives_nobody_anything(Setup::distributed(data.path(), &world).start(), empty).await;
+}
+
+/// Killed and started again with nothing in it, as after a failover to a server that never saw the writes.
+#[tokio::test]
+async fn a_restarted_redis_gives_nobody_anything() {
+    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start());
+    world.set("WEIR__REDIS__URL", redis.url());
+    world.migrate(data.path());
+    let restart = async |process: Process| {
+        redis.kill();
+        redis.start_again();
+        let started = Instant::now();
+        while take(&process.client(), "user-default").await.status != 200 {
+            assert!(started.elapsed() < Duration::from_secs(30), "the buckets do not answer again");
+        }
+        process
+    };
+    a_lost_bucket_gives_nobody_anything(Setup::distributed(data.path(), &world).start(), restart).await;
+}
+
+async fn take(client: &Client, limit: &str) -> crate::harness::Answer {
+    client.send(Method::POST, "/api/v1/limits/take", Some(&json!({"limit": limit, "key": "10.0.0.1"})), &[]).await
+}
+
+#[tokio::test]
+async fn each_kind_of_limit_holds_on_a_redis_cluster() {
+    let (data, mut world) = (tempfile::tempdir().unwrap(), World::new());
+    world.on_the_redis_cluster();
+    world.migrate(data.path());
+    each_kind_of_limit_holds(&Setup::distributed(data.path(), &world).start()).await;
+}
+
+/// While Redis is away each of two processes keeps its half of a limit, as their heartbeats have counted them.
+#[tokio::test]
+async fn without_redis_two_processes_share_a_local_limit() {
+    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start());
+    world.set("WEIR__REDIS__URL", redis.url());
+    world.set("WEIR__REDIS__TIMEOUT_MS", "1000".into());
+    world.migrate(data.path());
+    let (_others, deciders) = Setup::distributed(data.path(), &world).start_divided(2);
+    let shared = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 41, "windowSeconds": 3_600, "onOutage": "LOCAL"});
+    deciders[0].client().put("/api/v1/admin/limits/shared", shared).await.expect(201);
+    for process in &deciders {
+        let knows = |answer: &crate::harness::Answer| {
+            answer.body.as_str().is_some_and(|text| text.lines().any(|line| line == "bucket_processes 2"))
+        };
+        eventually(&process.client(), "/metrics", Duration::from_secs(30), knows).await;
+        let started = Instant::now();
+        while take(&process.client(), "shared").await.status != 200 {
+            assert!(started.elapsed() < Duration::from_secs(30), "the limit has not arrived");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    redis.kill();
+    for process in &deciders {
+        let client = process.client();
+        let mut granted = 0;
+        let refused = loop {
+            let answer = take(&client, "shared").await;
+            match answer.status.as_u16() {
+                200 if answer.header("x-weir-limit-mode") == "local" => granted += 1,
+                _ => break answer.expect(429),
+            }
+        };
+        assert_eq!((granted, &refused.body["capacity"]), (20, &json!(20)), "half of 41, rounded down: {:#}", refused.body);
+    }
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod money;
+mod own_redis;
 mod path;
 mod race;
 mod roles;

@@ -22,6 +22,7 @@ struct Race {
     admin: Client,
     org: String,
     members: Vec<(Uuid, Client)>,
+    in_flight: usize,
     random: StdRng,
 }
 
@@ -29,18 +30,7 @@ impl Race {
     /// Four processes that decide and book, and one for everything else.
     async fn on(world: &World, data: &std::path::Path) -> Self {
         world.migrate(data);
-        let base = Setup::distributed(data, world);
-        let others = base.clone().roles("auth-service,config-service,outbox-relay,analytics");
-        let url = others.url();
-        let mut processes = Vec::new();
-        let others = others.start();
-        for _ in 0..DECIDERS {
-            let mut setup = base.clone().roles("gateway,token-service").with("WEIR__CONFIG_SERVICE__URL", &url);
-            for service in ["AUTH", "CONFIG", "ANALYTICS"] {
-                setup.set(&format!("WEIR__SERVICES__{service}__URLS"), &url);
-            }
-            processes.push(setup.start());
-        }
+        let (others, processes) = Setup::distributed(data, world).start_divided(DECIDERS);
         let admin = processes[0].client().that_keeps_connections();
         let org = admin.post("/api/v1/orgs", json!({"name": "Racers"})).await.expect(201).str("orgId");
         let mut members = Vec::new();
@@ -49,7 +39,7 @@ impl Race {
             admin.put(&format!("/api/v1/orgs/{org}/members/{user}"), json!({"role": "MEMBER"})).await.expect(200);
             members.push((user, admin.key_for(user, None).await));
         }
-        Self { processes, others, admin, org, members, random: StdRng::seed_from_u64(7) }
+        Self { processes, others, admin, org, members, in_flight: IN_FLIGHT, random: StdRng::seed_from_u64(7) }
     }
 
     async fn limit(&self, name: &str, scope: &str, capacity: i64) {
@@ -72,7 +62,7 @@ impl Race {
             let body = json!({"userId": user, "orgId": self.org, "provider": "openai", "tokens": amount});
             async move { (*amount, client.send(Method::POST, "/api/v1/tokens/consume", Some(&body), &[]).await) }
         });
-        let answers: Vec<_> = stream::iter(sent).buffer_unordered(IN_FLIGHT).collect().await;
+        let answers: Vec<_> = stream::iter(sent).buffer_unordered(self.in_flight).collect().await;
         let mut granted = 0;
         for (amount, answer) in answers {
             match answer.status.as_u16() {
@@ -146,5 +136,33 @@ async fn ten_thousand_requests_at_once_get_exactly_what_fits_into_the_pool_and_t
     assert_eq!((&pool["held"], &pool["debt"]), (&json!(0), &json!(0)), "{pool:#}");
     let report = race.admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(report.body["clean"], true, "{:#}", report.body);
+    assert!(race.processes.iter_mut().chain([&mut race.others]).all(|process| process.interrupt() == Some(0)));
+}
+
+/// The provider's limit lies on another node than the payers' buckets, and each process spends slices of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_redis_cluster_four_processes_spend_a_provider_s_limit_to_its_end_and_never_more() {
+    const SHARED_LIMIT: i64 = 20_000;
+    let (data, mut world) = (tempfile::tempdir().unwrap(), World::new());
+    world.on_the_redis_cluster();
+    let mut race = Race::on(&world, data.path()).await;
+    race.in_flight = 64;
+    race.limit("user-default", "USER", 1_000_000).await;
+    race.limit("org-default", "ORG", 10 * ORG_LIMIT).await;
+    race.limit("race-provider", "PROVIDER", SHARED_LIMIT).await;
+    race.grant(1_000_000).await;
+    let mut granted = race.wait_for(SHARED_LIMIT).await;
+    granted += race.run(2_000, (429, "rate_limited")).await;
+    // What is left in a slice comes back after its lease.
+    let started = Instant::now();
+    while granted < SHARED_LIMIT && started.elapsed() < Duration::from_secs(20) {
+        granted += race.granted(&[1; 16], (429, "rate_limited")).await;
+    }
+    assert_eq!(granted, SHARED_LIMIT, "exactly what fits");
+    let pool = race.pool().await;
+    assert_eq!(pool["remainingTokens"], json!(1_000_000 - granted), "{pool:#}");
+    let slices = race.processes.iter().map(|process| async { process.client().get("/metrics").await.body.as_str().unwrap().to_owned() });
+    let metrics = futures::future::join_all(slices).await;
+    assert!(metrics.iter().any(|text| text.lines().any(|line| line.starts_with("bucket_slice_asks_total "))), "no slice was ever spent");
     assert!(race.processes.iter_mut().chain([&mut race.others]).all(|process| process.interrupt() == Some(0)));
 }

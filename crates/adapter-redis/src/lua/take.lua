@@ -12,8 +12,11 @@
 --            kind 3 sliding window: as 2
 --            kind 4 slots:          capacity in holds, pace is the time to live of this hold in ms, then its id;
 --                                   an empty id takes no slot
+--            kinds 11, 12, 13:      1, 2, 3 of which slices are lent; then the place in KEYS of its mark of lending, 0 for windows, and
+--                                   the tokens that the process wants to be lent. The mark is the ms until which something may be lent
 -- Answers  flat integers, per request: 1 allowed, 0 refused, or 2 where its payer is not known, and then nothing else;
---          per bucket of it: used (micro-tokens), at (ms), empty after (ms), wait (ms; 0 the amount would pass, -1 no wait helps)
+--          per bucket of it: used (micro-tokens), at (ms), empty after (ms), wait (ms; 0 the amount would pass, -1 no wait helps);
+--          of kinds 11, 12, 13 also what was lent (tokens), which is used then
 --
 -- Numbers here are doubles, exact up to 2^53 = 9.0e15. The largest: a level or a capacity is at most 1e9 tokens = 1e15 micro-tokens,
 -- a level with an amount on top at most 2e15, a time in ms about 2e12. An amount is multiplied only after it was found
@@ -25,6 +28,12 @@ local MICRO = 1000000
 -- A bucket outlives its last drop by this, so that its time still holds when the clock steps back.
 local SLACK_MS = 60000
 local DRAINS, FIXED, SLIDING, SLOTS = 1, 2, 3, 4
+-- Added to a kind of which slices are lent; the reasons are at BucketRule::lends.
+local LENT = 10
+-- domain::bucket::LEASE_MS
+local LEASE_MS = 100
+-- Of the room that is left, one process is lent this part at most; and nothing if that is less than so many requests.
+local LENT_PART, LENT_REQUESTS = 8, 8
 -- domain::bucket::level::PARTS
 local PARTS = 20
 
@@ -109,11 +118,11 @@ local function empty_after(kind, pace, time, total)
 end
 
 -- Level::plus; answers the newest portion and the earlier ones.
-local function plus(needed, kind, pace, micro, time, portions)
+local function plus(needed, kind, pace, micro, time, portions, when)
   if kind ~= SLIDING or needed == 0 then
     return micro + needed, time, portions
   end
-  local at, part = math.max(time, now), math.max(math.floor(pace / PARTS), 1)
+  local at, part = math.max(time, when), math.max(math.floor(pace / PARTS), 1)
   if micro > 0 and math.floor(at / part) ~= math.floor(time / part) then
     portions = portions or {}
     table.insert(portions, 1, time)
@@ -150,6 +159,37 @@ local function last_deadline(key)
   return tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
 end
 
+-- Arguments of a bucket.
+local function width(kind)
+  if kind > LENT then
+    return 6
+  end
+  return kind == SLOTS and 5 or 4
+end
+
+-- Micro-tokens that stay free while slices are lent.
+local function margin(kind, pace)
+  return kind == DRAINS and 2 * LEASE_MS * pace or 0
+end
+
+local function lent_until(mark)
+  return mark > 0 and tonumber(present[mark] or 0) or 0
+end
+
+-- Whole tokens that the process is lent beside the amount that it takes.
+local function lend(wanted, amount, capacity, kind, pace, used)
+  local room = capacity * MICRO - margin(kind, pace) - used
+  local lent = math.min(wanted, math.floor(room / (LENT_PART * MICRO)))
+  return lent >= LENT_REQUESTS * math.max(amount, 1) and lent or 0
+end
+
+-- As long as anything of it may be spent late, and until the bucket has been empty for a lease.
+local function mark_as_lent(mark, empty)
+  local last = math.max(lent_until(mark), now + empty + LEASE_MS)
+  present[mark] = last
+  redis.call('SET', KEYS[mark], string.format('%.0f', last), 'PX', string.format('%.0f', last - now + SLACK_MS))
+end
+
 local answer, next_arg = {}, 2
 -- Per place: ms until it is empty.
 local changed = {}
@@ -176,18 +216,30 @@ while next_arg <= #ARGV do
       arg = arg + 5
     else
       local total
+      local lends, limit, lent = kind > LENT, capacity * MICRO, 0
+      if lends then
+        kind, lent = kind - LENT, lent_until(tonumber(ARGV[arg + 4]))
+        if lent > now then
+          limit = limit - margin(kind, pace)
+        end
+      end
       newest[bucket], at[bucket], older[bucket], total = as_of(place, kind, pace)
       if amount > capacity then
         wait = -1
+      elseif amount * MICRO > limit then
+        wait = lent - now
       else
-        local excess = total + amount * MICRO - capacity * MICRO
+        local excess = total + amount * MICRO - limit
         if excess > 0 then
           wait = wait_for(excess, kind, pace, at[bucket], older[bucket])
         end
       end
       answer[slot + 1], answer[slot + 2] = total, math.max(at[bucket], now)
       answer[slot + 3] = empty_after(kind, pace, at[bucket], total)
-      arg = arg + 4
+      if lends then
+        answer[slot + 5] = 0
+      end
+      arg = arg + (lends and 6 or 4)
     end
     answer[slot + 4] = wait
     if wait ~= 0 then
@@ -198,7 +250,7 @@ while next_arg <= #ARGV do
   if not known then
     allowed = 2
     for _ = 1, buckets do
-      arg = arg + (tonumber(ARGV[arg + 2]) == SLOTS and 5 or 4)
+      arg = arg + width(tonumber(ARGV[arg + 2]))
     end
   end
   answer[verdict] = allowed
@@ -211,15 +263,29 @@ while next_arg <= #ARGV do
         answer[slot + 3] = take_slot(KEYS[place], pace, ARGV[arg + 4]) - now
         answer[slot + 1] = redis.call('ZCARD', KEYS[place]) * MICRO
         arg = arg + 5
+        slot = slot + 4
       else
-        local micro, time, portions = plus(needed, kind, pace, newest[bucket], at[bucket], older[bucket])
+        local lends, mark, lent = kind > LENT, 0, 0
+        if lends then
+          kind, mark = kind - LENT, tonumber(ARGV[arg + 4])
+          lent = lend(tonumber(ARGV[arg + 5]), amount, tonumber(ARGV[arg + 1]), kind, pace, answer[slot + 1] + needed)
+        end
+        local taken = needed + lent * MICRO
+        local when = lent > 0 and now + LEASE_MS or now
+        local micro, time, portions = plus(taken, kind, pace, newest[bucket], at[bucket], older[bucket], when)
         micros[place], times[place], earlier[place] = micro, time, portions
-        answer[slot + 1], answer[slot + 2] = answer[slot + 1] + needed, math.max(time, now)
+        answer[slot + 1], answer[slot + 2] = answer[slot + 1] + taken, math.max(time, now)
         changed[place] = empty_after(kind, pace, time, answer[slot + 1])
         answer[slot + 3] = changed[place]
-        arg = arg + 4
+        if mark > 0 and (lent > 0 or lent_until(mark) > now) then
+          mark_as_lent(mark, changed[place])
+        end
+        if lends then
+          answer[slot + 5] = lent
+        end
+        arg = arg + (lends and 6 or 4)
+        slot = slot + (lends and 5 or 4)
       end
-      slot = slot + 4
     end
   end
   next_arg = arg

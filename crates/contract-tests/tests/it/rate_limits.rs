@@ -1,4 +1,4 @@
-//! The suite of `ports::rate_limits` on every adapter.
+//! The suite of `ports::rate_limits` on every adapter: memory, one Redis, and a Cluster of three.
 
 use adapter_embedded::MemoryRateLimits;
 use adapter_redis::RedisRateLimits;
@@ -21,9 +21,13 @@ macro_rules! on_each_adapter {
         mod redis {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $claim() {
-                let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
-                super::suite::$claim(&super::connect(&prefix).await).await;
-                super::remove(&prefix).await;
+                super::on_redis(super::SERVER, None, async |limits| super::suite::$claim(limits).await).await;
+            })+
+        }
+        mod redis_cluster {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $claim() {
+                super::on_redis(super::CLUSTER, None, async |limits| super::suite::$claim(limits).await).await;
             })+
         }
     };
@@ -50,12 +54,29 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
-/// Redis at the time of a manual clock, under a prefix that is removed after `test`.
-async fn on_redis<T>(clock: &Clock, test: impl AsyncFnOnce(&RedisRateLimits) -> T) -> T {
-    let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
-    let result = test(&connect(&prefix).await.on_clock(clock.clone())).await;
-    remove(&prefix).await;
+const SERVER: &str = "WEIR__REDIS__URL";
+const CLUSTER: &str = "WEIR_TEST_REDIS_CLUSTER_URL";
+
+/// One server or a Cluster, under a prefix that is removed after `test`.
+async fn on_redis<T>(setting: &str, clock: Option<&Clock>, test: impl AsyncFnOnce(&RedisRateLimits) -> T) -> T {
+    let (url, prefix) = (crate::real::setting(setting), format!("test-{}", uuid::Uuid::new_v4().simple()));
+    let result = test(&connect(&url, &prefix, clock).await).await;
+    remove(&url, &prefix).await;
     result
+}
+
+/// More patient than production: the suites share the machine with everything else.
+async fn connect(url: &str, prefix: &str, clock: Option<&Clock>) -> RedisRateLimits {
+    let budget = Duration::from_secs(5);
+    match clock {
+        None => RedisRateLimits::connect(url, prefix, budget).await.unwrap(),
+        Some(clock) => RedisRateLimits::connect_on_clock(url, prefix, budget, clock.clone()).await.unwrap(),
+    }
+}
+
+/// As [`on_redis`] at the time of a manual clock.
+fn at_time_on_redis<T>(setting: &str, clock: &Clock, test: impl AsyncFnOnce(&RedisRateLimits) -> T) -> T {
+    run(on_redis(setting, Some(clock), test))
 }
 
 proptest! {
@@ -65,15 +86,29 @@ proptest! {
     #[test]
     fn redis_the_rule_and_an_exact_model_agree_on_every_history(history in histories::any_history()) {
         let clock = clock();
-        run(on_redis(&clock, async |limits| {
+        at_time_on_redis(SERVER, &clock, async |limits| {
             histories::the_store_the_rule_and_an_exact_model_agree(limits, &clock, history).await
-        }))?;
+        })?;
     }
 
     #[test]
     fn holds_in_redis_never_exceed_their_limit(capacity in 1i64..6, steps in histories::any_holds()) {
         let clock = clock();
-        run(on_redis(&clock, async |limits| histories::running_holds_never_exceed_their_limit(limits, &clock, capacity, steps).await))?;
+        at_time_on_redis(SERVER, &clock, async |limits| {
+            histories::running_holds_never_exceed_their_limit(limits, &clock, capacity, steps).await
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_cluster_the_rule_and_an_exact_model_agree_on_every_history(history in histories::any_history()) {
+        let clock = clock();
+        at_time_on_redis(CLUSTER, &clock, async |limits| {
+            histories::the_store_the_rule_and_an_exact_model_agree(limits, &clock, history).await
+        })?;
     }
 }
 
@@ -95,17 +130,19 @@ proptest! {
     }
 }
 
-/// More patient than production: the suites share the machine with everything else.
-async fn connect(prefix: &str) -> RedisRateLimits {
-    RedisRateLimits::connect(&crate::real::setting("WEIR__REDIS__URL"), prefix, Duration::from_secs(5)).await.unwrap()
-}
-
-async fn remove(prefix: &str) {
-    let mut redis =
-        ::redis::Client::open(crate::real::setting("WEIR__REDIS__URL")).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let names: Vec<String> = ::redis::cmd("KEYS").arg(format!("{prefix}:*")).query_async(&mut redis).await.unwrap();
-    if !names.is_empty() {
-        let _: i64 = ::redis::cmd("UNLINK").arg(names).query_async(&mut redis).await.unwrap();
+async fn remove(url: &str, prefix: &str) {
+    let (_, nodes) = url.split_once("://").unwrap();
+    for node in nodes.split(',') {
+        let mut redis = ::redis::Client::open(format!("redis://{node}")).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let names: Vec<String> = ::redis::cmd("KEYS").arg(format!("{prefix}:*")).query_async(&mut redis).await.unwrap();
+        let mut commands = ::redis::pipe();
+        for name in &names {
+            // One by one: keys of a Cluster lie in different slots.
+            commands.cmd("UNLINK").arg(name).ignore();
+        }
+        if !names.is_empty() {
+            let () = commands.query_async(&mut redis).await.unwrap();
+        }
     }
 }
 
@@ -116,16 +153,17 @@ proptest! {
     fn redis_buckets_are_what_was_taken_and_after_a_loss_what_was_booked(story in crashes::any_story()) {
         let clock = clock();
         // Every prefix is a server of its own: another one has lost everything.
+        let url = crate::real::setting(SERVER);
         let servers = format!("test-{}", uuid::Uuid::new_v4().simple());
         let number = AtomicUsize::new(0);
         let next = async || {
             let prefix = format!("{servers}-{}", number.fetch_add(1, Ordering::SeqCst));
-            Box::new(connect(&prefix).await.on_clock(clock.clone())) as Box<dyn RateLimits>
+            Box::new(connect(&url, &prefix, Some(&clock)).await) as Box<dyn RateLimits>
         };
         run(async {
             let played = crashes::buckets_are_what_was_taken_and_after_a_loss_what_was_booked(next, &clock, story).await;
             for number in 0..number.load(Ordering::SeqCst) {
-                remove(&format!("{servers}-{number}")).await;
+                remove(&url, &format!("{servers}-{number}")).await;
             }
             played
         })?;
