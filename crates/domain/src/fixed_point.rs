@@ -89,7 +89,9 @@ mod tests {
         assert_eq!("0.5".parse(), Ok(Thousandths(500)));
         assert_eq!("1.250000".parse(), Ok(Thousandths(1_250)));
         assert_eq!("0.0001".parse::<Thousandths>(), Err(FixedPointError::NotADecimal));
-        assert_eq!("-1".parse::<Thousandths>(), Err(FixedPointError::NotADecimal));
+        for text in ["-1", "", ".5", "1.", "1.x", "x.5", "1.5.5", "+1"] {
+            assert_eq!(text.parse::<Thousandths>(), Err(FixedPointError::NotADecimal), "{text:?}");
+        }
         assert_eq!("1e3".parse::<Thousandths>(), Err(FixedPointError::NotADecimal));
         assert_eq!("1000000000.001".parse::<Thousandths>(), Err(FixedPointError::OutOfRange));
         assert_eq!(serde_json::to_string(&Thousandths(1_250)).unwrap(), "1.25");

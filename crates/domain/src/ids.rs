@@ -273,6 +273,41 @@ mod tests {
         assert_eq!(ChargeId(Uuid::new_v4()).shard(), None);
     }
 
+    /// Stored rows and partitions depend on it: another number would lose them.
+    #[test]
+    fn a_payer_keeps_its_shard_and_payers_share_all_of_them_evenly() {
+        let shards: Vec<Shard> = Shard::all().collect();
+        assert_eq!(shards.iter().map(|shard| u8::from(*shard)).collect::<Vec<_>>(), (0..64).collect::<Vec<_>>());
+        let mut payers = [0; 64];
+        (0..6_400_u128).for_each(|number| payers[usize::from(Shard::of_tenant(Uuid::from_u128(number)).index())] += 1);
+        assert!(payers.iter().all(|count| (50..=160).contains(count)), "{payers:?}");
+        let org = Payer::Org(OrgId(Uuid::from_u128(7)));
+        assert_eq!((org.shard(), Shard(9).to_string(), Shard::new(64).is_err()), (Shard::of_tenant(org.tenant()), "9".into(), true));
+    }
+
+    #[test]
+    fn a_payer_is_a_user_or_an_org_and_comes_back_from_its_parts() {
+        let id = Uuid::from_u128(7);
+        let (user, org) = (Payer::User(UserId(id)), Payer::Org(OrgId(id)));
+        assert_eq!((user.org(), org.org()), (None, Some(OrgId(id))));
+        assert_eq!((user.kind(), org.kind()), ("USER", "ORG"));
+        for payer in [user, org] {
+            assert_eq!(Payer::from_parts(payer.kind(), payer.tenant()), Some(payer));
+        }
+        assert_eq!(Payer::from_parts("user", id), None);
+    }
+
+    #[test]
+    fn the_id_of_usage_is_made_of_its_name_and_names_its_shard_too() {
+        for byte in [0, 0x5a, 0xff] {
+            let id = ChargeId::of_usage(Shard(63), [byte; 16]);
+            assert_eq!((id.shard(), id.0.get_version_num(), id.0.get_variant()), (Some(Shard(63)), 7, uuid::Variant::RFC4122));
+            assert_eq!(id, ChargeId::of_usage(Shard(63), [byte; 16]));
+            let kept = id.0.as_bytes();
+            assert!(kept[..6].iter().chain(&kept[9..]).all(|own| *own == byte) && kept[8] & 0x3f == byte & 0x3f, "{id}");
+        }
+    }
+
     #[test]
     fn charge_ids_sort_by_time() {
         let early = ChargeId::new(Shard(5), DateTime::from_timestamp_millis(1_000).unwrap());

@@ -215,6 +215,21 @@ mod tests {
     }
 
     #[test]
+    fn a_currency_is_three_capital_letters_and_has_nine_places_at_most() {
+        let usd: Currency = "USD".parse().unwrap();
+        assert_eq!(
+            (usd.to_string(), String::from(usd), serde_json::to_string(&usd).unwrap()),
+            ("USD".into(), "USD".into(), "\"USD\"".into())
+        );
+        for text in ["", "US", "USDT", "usd", "U$D"] {
+            assert_eq!(text.parse::<Currency>(), Err(MoneyError::NotACurrency), "{text:?}");
+        }
+        assert_eq!((money(0).invalid(), money(9).invalid()), (None, None));
+        let (field, message) = money(10).invalid().unwrap();
+        assert_eq!((field, message.as_str()), ("minorUnitDigits", "minorUnitDigits must be at most 9"));
+    }
+
+    #[test]
     fn each_kind_of_tokens_has_its_price_and_the_sum_is_rounded_once() {
         let price = price("2.50", "10", Some("1.25"));
         let apart = TokenKinds::Apart { input: tokens(1_000), output: tokens(500), cached: tokens(200) };
