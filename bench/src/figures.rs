@@ -1,10 +1,10 @@
-//! Samples, medians and worst rounds; as a table for people and as JSON.
+//! Samples, medians and worst rounds. `tables.rs` shows them to people; programs get them as JSON.
 
 use serde::Serialize;
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 /// One leg of one round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
     pub mode: String,
@@ -13,16 +13,37 @@ pub struct Sample {
     pub p50_micros: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_micros: Option<u64>,
-    /// Processor time of the weir process for each request or event.
+    /// Processor time of the measured process for each request or event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_micros_each: Option<f64>,
+    /// That of all processes of the store it works on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_cpu_micros_each: Option<f64>,
+    /// What the store wrote to its log for each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_bytes_each: Option<f64>,
+    /// Of a race for one limit: what was granted above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_above_limit: Option<f64>,
     /// Answers that were not 200: a leg with any did not measure what it names.
     pub refused: u64,
 }
 
 impl Sample {
     pub fn new(mode: &str) -> Self {
-        Self { mode: mode.to_owned(), per_second: 0.0, p50_micros: None, p99_micros: None, cpu_micros_each: None, refused: 0 }
+        Self { mode: mode.to_owned(), ..Self::default() }
+    }
+
+    /// The same for the items of requests that carry so many each.
+    pub fn per_item(self, items: u32) -> Self {
+        let each = |value: Option<f64>| value.map(|value| value / f64::from(items));
+        Self {
+            per_second: self.per_second * f64::from(items),
+            cpu_micros_each: each(self.cpu_micros_each),
+            store_cpu_micros_each: each(self.store_cpu_micros_each),
+            wal_bytes_each: each(self.wal_bytes_each),
+            ..self
+        }
     }
 
     pub fn p50(&self) -> Option<f64> {
@@ -38,20 +59,29 @@ fn micros(value: u64) -> Option<f64> {
     u32::try_from(value).ok().map(f64::from)
 }
 
+/// A count as a number to calculate with.
+pub fn number(count: u64) -> f64 {
+    let [high, low] = [count >> 32, count & u64::from(u32::MAX)].map(|half| f64::from(u32::try_from(half).unwrap_or(u32::MAX)));
+    high * 4_294_967_296.0 + low
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    /// In every round, not only in the median one.
+    NeverAbove(f64),
     /// Reported for its own sake; more is taken for better.
     None,
 }
 
 impl Goal {
-    fn is_met(self, value: f64) -> Option<bool> {
+    fn is_met(self, median: f64, worst: f64) -> Option<bool> {
         match self {
-            Self::AtLeast(limit) => Some(value >= limit),
-            Self::AtMost(limit) => Some(value <= limit),
+            Self::AtLeast(limit) => Some(median >= limit),
+            Self::AtMost(limit) => Some(median <= limit),
+            Self::NeverAbove(limit) => Some(worst <= limit),
             Self::None => None,
         }
     }
@@ -67,7 +97,7 @@ pub struct Figure {
     pub median: f64,
     pub worst: f64,
     pub goal: Goal,
-    /// Whether the median meets the goal.
+    /// Whether the goal was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub met: Option<bool>,
 }
@@ -131,23 +161,24 @@ impl Report {
         self.push(leg, name, rounds, goal);
     }
 
-    fn values(&self, leg: &str, mode: &str, value: &impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+    pub(crate) fn values(&self, leg: &str, mode: &str, value: &impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
         let samples = self.legs.iter().filter(|known| known.leg == leg).flat_map(|known| &known.samples);
         samples.filter(|sample| sample.mode == mode).filter_map(value).collect()
     }
 
-    fn push(&mut self, leg: &str, name: &str, rounds: Vec<f64>, goal: Goal) {
+    /// A value of each round.
+    pub(crate) fn push(&mut self, leg: &str, name: &str, rounds: Vec<f64>, goal: Goal) {
         let Some(median) = median(&rounds) else { return };
         let worst = match goal {
-            Goal::AtMost(_) => rounds.iter().copied().fold(f64::MIN, f64::max),
+            Goal::AtMost(_) | Goal::NeverAbove(_) => rounds.iter().copied().fold(f64::MIN, f64::max),
             _ => rounds.iter().copied().fold(f64::MAX, f64::min),
         };
-        let met = if self.quick { None } else { goal.is_met(median) };
+        let met = if self.quick { None } else { goal.is_met(median, worst) };
         self.figures.push(Figure { leg: leg.to_owned(), name: name.to_owned(), rounds, median, worst, goal, met });
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;
@@ -158,78 +189,6 @@ fn median(values: &[f64]) -> Option<f64> {
 fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [before, after] = &self.load_average;
-        writeln!(
-            f,
-            "{} rounds of {} s, {} cores, load average {before} before and {after} after\n",
-            self.rounds, self.seconds_per_leg, self.cores
-        )?;
-        writeln!(f, "{}\n", self.leg_table())?;
-        write!(f, "{}", self.figure_table())
-    }
-}
-
-impl Report {
-    fn leg_table(&self) -> comfy_table::Table {
-        let mut table = table(["leg", "mode", "per second", "worst", "p50 ms", "p99 ms", "worst", "CPU µs each", "refused"]);
-        for leg in &self.legs {
-            let mut modes: Vec<&str> = leg.samples.iter().map(|sample| sample.mode.as_str()).collect();
-            modes.sort_unstable();
-            modes.dedup();
-            for mode in modes {
-                let values = |value: fn(&Sample) -> Option<f64>| self.values(&leg.leg, mode, &value);
-                let per_second = values(|sample| Some(sample.per_second));
-                let p99 = values(Sample::p99);
-                let refused: u64 = leg.samples.iter().filter(|sample| sample.mode == mode).map(|sample| sample.refused).sum();
-                table.add_row([
-                    leg.leg.clone(),
-                    mode.to_owned(),
-                    show(median(&per_second), 0),
-                    show(per_second.iter().copied().reduce(f64::min), 0),
-                    show(median(&values(Sample::p50)).map(|micros| micros / 1_000.0), 2),
-                    show(median(&p99).map(|micros| micros / 1_000.0), 2),
-                    show(p99.iter().copied().reduce(f64::max).map(|micros| micros / 1_000.0), 2),
-                    show(median(&values(|sample| sample.cpu_micros_each)), 1),
-                    refused.to_string(),
-                ]);
-            }
-        }
-        table
-    }
-
-    fn figure_table(&self) -> comfy_table::Table {
-        let mut table = table(["leg", "figure", "median", "worst", "goal", ""]);
-        for figure in &self.figures {
-            let decimals = if figure.median >= 1_000.0 { 0 } else { 2 };
-            let goal = match figure.goal {
-                Goal::AtLeast(limit) => format!("at least {limit}"),
-                Goal::AtMost(limit) => format!("at most {limit}"),
-                Goal::None => String::new(),
-            };
-            let met = match figure.met {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => "",
-            };
-            let [median, worst] = [figure.median, figure.worst].map(|value| show(Some(value), decimals));
-            table.add_row([figure.leg.clone(), figure.name.clone(), median, worst, goal, met.to_owned()]);
-        }
-        table
-    }
-}
-
-fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(header);
-    table
-}
-
-fn show(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
 }
 
 #[cfg(test)]
@@ -258,6 +217,23 @@ mod tests {
         report.figure("leg", "p99", "weir", Sample::p99, Goal::AtMost(1_000.0));
         assert_eq!((report.figures[0].median, report.figures[0].worst, report.figures[0].met), (1_200.0, 1_500.0, Some(false)));
         assert!(report.to_string().contains("MISSED"));
+    }
+
+    #[test]
+    fn what_may_never_happen_is_judged_by_the_worst_round() {
+        let mut report = Report::new(3, Duration::from_secs(1), false);
+        for above in [0.0, 1.0, 0.0] {
+            report.add("race", Sample { granted_above_limit: Some(above), ..Sample::new("weir") });
+        }
+        report.figure("race", "granted above the limit", "weir", |sample| sample.granted_above_limit, Goal::NeverAbove(0.0));
+        assert_eq!((report.figures[0].median, report.figures[0].worst, report.figures[0].met), (0.0, 1.0, Some(false)));
+    }
+
+    #[test]
+    fn requests_of_many_items_are_counted_by_item() {
+        let request = Sample { per_second: 10.0, cpu_micros_each: Some(640.0), wal_bytes_each: Some(6_400.0), ..Sample::new("batch") };
+        let item = request.per_item(64);
+        assert_eq!((item.per_second, item.cpu_micros_each, item.wal_bytes_each), (640.0, Some(10.0), Some(100.0)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
 };
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, PgPool, postgres::PgPoolOptions};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -23,7 +23,7 @@ pub struct Servers {
     /// Up to the last slash; the database's name follows it.
     postgres: String,
     postgres_url: String,
-    redis: String,
+    pub redis: String,
     brokers: String,
     cassandra: String,
 }
@@ -47,7 +47,7 @@ impl Servers {
 
 pub struct Installation {
     /// Of the database, the keyspace, the topics and the keys.
-    name: String,
+    pub name: String,
     servers: Servers,
     weir: PathBuf,
     /// Settings of every process of it.
@@ -105,8 +105,17 @@ impl Installation {
         Ok(Cassandra::connect(&nodes, &self.name).await?)
     }
 
+    pub fn database_url(&self) -> String {
+        format!("{}/{}", self.servers.postgres, self.name)
+    }
+
     pub async fn postgres(&self) -> Result<Postgres> {
-        self.connect(format!("{}/{}", self.servers.postgres, self.name)).await
+        self.connect(self.database_url()).await
+    }
+
+    /// Connections without Weir's limits on how long a statement may take.
+    pub async fn database(&self) -> Result<PgPool> {
+        Ok(PgPoolOptions::new().max_connections(8).connect(&self.database_url()).await?)
     }
 
     async fn connect(&self, url: String) -> Result<Postgres> {

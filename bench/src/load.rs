@@ -4,7 +4,7 @@
 //! stalls is charged for everybody who would have waited.
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hdrhistogram::Histogram;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -27,11 +27,48 @@ use tokio::{
 /// Longest wait for one answer; then the leg fails.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// Where this stands in a body, the number of the request is written instead, so that no two requests are the same.
+pub const STAMP: &str = "############";
+
 /// One request, ready to send.
+#[derive(Clone)]
 pub struct Prepared {
-    pub uri: Uri,
-    pub api_key: HeaderValue,
-    pub body: Bytes,
+    uri: Uri,
+    api_key: HeaderValue,
+    body: Bytes,
+    /// Places of [`STAMP`] in the body.
+    stamps: Vec<usize>,
+    keyed: bool,
+}
+
+impl Prepared {
+    pub fn new(path: &'static str, api_key: &str, body: String) -> Result<Self> {
+        let stamps = body.match_indices(STAMP).map(|(place, _)| place).collect();
+        let api_key = HeaderValue::from_str(api_key)?;
+        Ok(Self { uri: Uri::from_static(path), api_key, body: body.into(), stamps, keyed: false })
+    }
+
+    /// With an idempotency key of its own each time.
+    pub fn keyed(self) -> Self {
+        Self { keyed: true, ..self }
+    }
+
+    /// The same request to another path.
+    pub fn to(&self, path: &'static str) -> Self {
+        Self { uri: Uri::from_static(path), ..self.clone() }
+    }
+
+    fn body(&self, number: usize) -> Bytes {
+        if self.stamps.is_empty() {
+            return self.body.clone();
+        }
+        let stamp = format!("{number:0width$}", width = STAMP.len());
+        let mut body = BytesMut::from(self.body.as_ref());
+        for place in &self.stamps {
+            body[*place..place + STAMP.len()].copy_from_slice(stamp.as_bytes());
+        }
+        body.freeze()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,14 +199,16 @@ impl Shared {
         let number = self.next.get();
         self.next.set(number + 1);
         let Some(prepared) = self.prepared.get(number % self.prepared.len().max(1)) else { bail!("no requests are prepared") };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(prepared.uri.clone())
             .header(header::HOST, address.to_string())
             .header(header::CONTENT_TYPE, "application/json")
-            .header("x-api-key", prepared.api_key.clone())
-            .header("idempotency-key", format!("{}-{number}", self.run));
-        Ok(request.body(Full::new(prepared.body.clone()))?)
+            .header("x-api-key", prepared.api_key.clone());
+        if prepared.keyed {
+            request = request.header("idempotency-key", format!("{}-{number}", self.run));
+        }
+        Ok(request.body(Full::new(prepared.body(number)))?)
     }
 }
 
@@ -218,12 +257,18 @@ mod tests {
     }
 
     fn prepared() -> Rc<Vec<Prepared>> {
-        let request = Prepared { uri: Uri::from_static("/x"), api_key: HeaderValue::from_static("k"), body: Bytes::from_static(b"{}") };
-        Rc::new(vec![request])
+        Rc::new(vec![Prepared::new("/x", "k", "{}".to_owned()).unwrap().keyed()])
     }
 
     fn leg(address: SocketAddr, connections: usize, pace: Pace) -> Leg {
         Leg { address, connections, pace, warm_up: Duration::from_millis(0), measured: Duration::from_millis(600) }
+    }
+
+    #[test]
+    fn stamps_become_the_number_of_the_request_and_nothing_else_changes() {
+        let request = Prepared::new("/x", "k", format!("[{STAMP},\"#\",{STAMP}]")).unwrap();
+        assert_eq!(request.body(42), "[000000000042,\"#\",000000000042]".as_bytes());
+        assert_eq!(request.body(7).len(), request.body.len());
     }
 
     #[tokio::test]

@@ -3,25 +3,41 @@
 //! Method: the legs of a round follow each other within seconds and every round is one sample of each ratio, so that a machine whose
 //! speed drifts does not decide the result. Reported are medians with the worst round. Payloads are random: compressible ones flatter.
 
+mod batch;
+mod check;
 mod consume;
 mod consumer;
+mod contenders;
+mod endpoint;
 mod events;
 mod figures;
+mod floor;
+mod history;
 mod installation;
 mod load;
 mod log;
+mod meter;
+mod office;
+mod plain_relays;
+mod proc_stat;
 mod process;
 mod relay;
+mod tables;
 mod tenants;
 mod trace;
+mod users;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, builder::RangedU64ValueParser};
+use contenders::Contender;
 use figures::Report;
 use installation::Servers;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-/// Measures Weir against its own per-request mode and its echo route, its relay into Kafka and its consumer into Cassandra.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures Weir against its own per-request mode, its echo route, other limiters, plain relays and the bare stores.
 ///
 /// Needs the real servers (their settings in the environment, as `make stack` writes them) and a release build of weir with the
 /// feature `distributed`. Makes its own databases, topics and keyspaces and removes them at the end.
@@ -45,7 +61,7 @@ pub struct Args {
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Which legs
-    #[arg(long, default_value = "consume,relay,consumer", value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, default_value = "consume,check,relay,consumer,batch,history,tenants", value_delimiter = ',', value_name = "LIST")]
     legs: Vec<Leg>,
     /// Connections of the closed-loop consume legs
     #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "LIST")]
@@ -56,19 +72,38 @@ pub struct Args {
     /// Records the consumer has to apply in each round
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1_000..=50_000_000))]
     consumer_events: usize,
+    /// Items in one call of the batch legs
+    #[arg(long, default_value = "128,512", value_delimiter = ',', value_name = "LIST", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000))]
+    items: Vec<usize>,
+    /// Charges of the long history; 10000000 take some minutes and 10 GB
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(10_000..=100_000_000))]
+    history_rows: i64,
+    /// Orgs that are compared with a single one
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    orgs: usize,
     /// One short round of everything, to see that it runs; its figures mean nothing
     #[arg(long)]
     quick: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Be a server that Weir is compared with; the legs start such processes themselves
+    #[arg(long, hide = true, requires = "prefix")]
+    serve: Option<Contender>,
+    /// Of the keys of such a server
+    #[arg(long, hide = true)]
+    prefix: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Leg {
     Consume,
+    Check,
     Relay,
     Consumer,
+    Batch,
+    History,
+    Tenants,
 }
 
 /// What one leg of any kind needs to know.
@@ -82,6 +117,9 @@ pub struct Plan {
     pub connections: Vec<usize>,
     pub relay_events: usize,
     pub consumer_events: usize,
+    pub items: Vec<usize>,
+    pub history_rows: i64,
+    pub orgs: usize,
 }
 
 impl Plan {
@@ -101,15 +139,16 @@ impl Plan {
             connections: args.connections.clone(),
             relay_events: quick(args.relay_events, 20_000),
             consumer_events: quick(args.consumer_events, 10_000),
+            items: args.items.clone(),
+            history_rows: if args.quick { args.history_rows.min(20_000) } else { args.history_rows },
+            orgs: quick(args.orgs, 200),
         })
     }
 }
 
-// One thread, as `wrk -t1`: the load leaves the other cores to what is measured.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(Args::parse()).await {
+    match start(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -118,14 +157,27 @@ async fn main() -> ExitCode {
     }
 }
 
+fn start(args: Args) -> Result<()> {
+    if let (Some(contender), Some(prefix)) = (args.serve, &args.prefix) {
+        // With as many threads as Weir has.
+        return tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(contender.serve(prefix));
+    }
+    // One thread, as `wrk -t1`: the load leaves the other cores to what is measured.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(args))
+}
+
 async fn run(args: Args) -> Result<()> {
     let plan = Plan::new(&args)?;
     let mut report = Report::new(plan.rounds, plan.measured, args.quick);
     for leg in &args.legs {
         match leg {
             Leg::Consume => consume::run(&plan, &mut report).await.context("the consume legs")?,
+            Leg::Check => check::run(&plan, &mut report).await.context("the check legs")?,
             Leg::Relay => relay::run(&plan, &mut report).await.context("the relay leg")?,
             Leg::Consumer => consumer::run(&plan, &mut report).await.context("the consumer leg")?,
+            Leg::Batch => batch::run(&plan, &mut report).await.context("the batch legs")?,
+            Leg::History => history::run(&plan, &mut report).await.context("the history leg")?,
+            Leg::Tenants => tenants::run(&plan, &mut report).await.context("the tenants leg")?,
         }
     }
     report.finish();

@@ -1,4 +1,5 @@
-//! The relay: a full outbox in Postgres, a real `outbox-relay` process, until Kafka has acknowledged the last row of every shard.
+//! The relay: a full outbox in Postgres, a real `outbox-relay` process, until Kafka has acknowledged the last row of every shard;
+//! in the same rounds the same events through the plain relays.
 
 use crate::{
     Plan,
@@ -6,6 +7,8 @@ use crate::{
     figures::{Goal, Report, Sample},
     installation::{Installation, unless_interrupted},
     log,
+    meter::Meter,
+    plain_relays::{self, PlainRelay},
     process::Process,
 };
 use adapter_postgres::{PackedRows, Postgres};
@@ -16,8 +19,10 @@ use ports::outbox::OutboxRow;
 use std::time::{Duration, Instant};
 
 const LEG: &str = "relay: Postgres to Kafka";
+const WEIR: &str = "weir";
 const ROWS_PER_INSERT: usize = 5_000;
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Rarely enough to cost Postgres little beside the relay.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A relay that moves nothing for this long has failed.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
@@ -30,21 +35,36 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {
     let postgres = installation.postgres().await?;
-    log::note(&format!("relay: filling the outbox with {} rows", plan.relay_events));
+    let pool = installation.database().await?;
+    log::note(&format!("relay: filling the outboxes with {} rows", plan.relay_events));
     preload(&postgres, plan).await.context("filling the outbox")?;
+    plain_relays::fill(&pool, &plan.amounts, plan.relay_events).await.context("filling the plain outbox")?;
+    let meter = Meter::of_postgres(&pool).await?;
     for round in 0..plan.rounds {
-        sqlx::query("UPDATE outbox_lease SET owner = NULL, lease_until = '-infinity', published_through = 0")
-            .execute(postgres.pool())
-            .await?;
+        sqlx::query(include_str!("sql/reset_leases.sql")).execute(postgres.pool()).await?;
         let process = Process::start(installation, "outbox-relay", &[])?;
-        let sample = one_round(&postgres, &process, plan.relay_events).await?;
+        let sample = one_round(&postgres, &meter, &process, plan.relay_events).await?;
+        process.stop().await;
         log::note(&format!("relay: round {} of {}: {:.0} events/s", round + 1, plan.rounds, sample.per_second));
         report.add(LEG, sample);
-        process.stop().await;
+        for relay in [PlainRelay::Cursor, PlainRelay::Delete] {
+            report.add(LEG, relay.measure(&pool, installation).await.context(relay.name())?);
+        }
     }
-    report.figure(LEG, "events/s", "weir", |sample| Some(sample.per_second), Goal::AtLeast(150_000.0));
+    goals(report);
     postgres.close().await;
     Ok(())
+}
+
+fn goals(report: &mut Report) {
+    let [cursor, delete] = [PlainRelay::Cursor, PlainRelay::Delete].map(PlainRelay::name);
+    let per_second = |sample: &Sample| Some(sample.per_second);
+    report.figure(LEG, "events/s", WEIR, per_second, Goal::AtLeast(150_000.0));
+    report.ratio(LEG, "events/s, weir / bare cursor", [WEIR, cursor], per_second, Goal::AtLeast(0.6));
+    report.ratio(LEG, "events/s, weir / SKIP LOCKED + DELETE", [WEIR, delete], per_second, Goal::AtLeast(2.2));
+    let postgres = |sample: &Sample| sample.store_cpu_micros_each;
+    report.ratio(LEG, "CPU of Postgres per event, weir / SKIP LOCKED + DELETE", [WEIR, delete], postgres, Goal::AtMost(0.25));
+    report.figure(LEG, "log of Postgres per event, bytes", WEIR, |sample| sample.wal_bytes_each, Goal::AtMost(2.0));
 }
 
 async fn preload(postgres: &Postgres, plan: &Plan) -> Result<()> {
@@ -75,14 +95,14 @@ async fn insert(postgres: &Postgres, rows: &[OutboxRow]) -> Result<()> {
 }
 
 /// From the moment at which the process owns shards, so that starting it is not measured, until the last row is acknowledged.
-async fn one_round(postgres: &Postgres, process: &Process, events: usize) -> Result<Sample> {
+async fn one_round(postgres: &Postgres, meter: &Meter, process: &Process, events: usize) -> Result<Sample> {
     let total = i64::try_from(events)?;
     let (mut owned, mut last, mut moved) = (None, 0, Instant::now());
     loop {
         let leases = sqlx::query_as(include_str!("sql/read_leases.sql")).fetch_one(postgres.pool());
         let (owners, published): (i64, i64) = leases.await?;
         if owners > 0 && owned.is_none() {
-            owned = Some((Instant::now(), process.cpu_micros()?));
+            owned = Some((Instant::now(), process.cpu_micros()?, meter.read().await?));
         }
         if published > last {
             (last, moved) = (published, Instant::now());
@@ -95,8 +115,16 @@ async fn one_round(postgres: &Postgres, process: &Process, events: usize) -> Res
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let (since, cpu) = owned.context("no process took a shard")?;
+    let (since, cpu, before) = owned.context("no process took a shard")?;
+    let elapsed = since.elapsed();
+    let used = meter.read().await?.since(before);
     let counted = f64::from(u32::try_from(total)?);
     let cpu_micros = f64::from(u32::try_from(process.cpu_micros()? - cpu)?);
-    Ok(Sample { per_second: counted / since.elapsed().as_secs_f64(), cpu_micros_each: Some(cpu_micros / counted), ..Sample::new("weir") })
+    Ok(Sample {
+        per_second: counted / elapsed.as_secs_f64(),
+        cpu_micros_each: Some(cpu_micros / counted),
+        store_cpu_micros_each: Some(used.cpu_micros / counted),
+        wal_bytes_each: Some(used.wal_bytes / counted),
+        ..Sample::new(WEIR)
+    })
 }

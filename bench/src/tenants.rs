@@ -1,77 +1,92 @@
-//! Users for the consume legs: each with a key, a pool that never runs dry and buckets that never refuse.
+//! One org that everybody spends for, against ten thousand: a hot pool must not hold up its requests.
 
-use crate::{installation::Installation, load::Prepared};
+use crate::{
+    Plan,
+    consume::ROLES,
+    endpoint::{Endpoint, order},
+    figures::{Goal, Report, Sample},
+    installation::{Installation, unless_interrupted},
+    load::{Pace, Prepared},
+    log,
+    meter::Meter,
+    office::Office,
+    process::Process,
+    users::Notes,
+};
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
-use http::{HeaderValue, Uri};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{net::SocketAddr, rc::Rc};
+use std::rc::Rc;
 use uuid::Uuid;
 
-const USERS: usize = 400;
-/// Bodies that take turns; each request has an idempotency key of its own.
-const REQUESTS: usize = 8_000;
-const TIER: &str = "BENCH";
-const MULTIPLIER: i64 = 1_000_000;
-const GRANT: i64 = 1_000_000_000_000_000;
+const LEG: &str = "consume for orgs, 64 connections";
+const CONNECTIONS: usize = 64;
+const HOT: &str = "one org";
+const MANY: &str = "many orgs";
+/// Orgs that are made at a time.
+const AT_A_TIME: usize = 16;
 
-/// Makes the users and prepares what they send.
-pub async fn prepare(installation: &Installation, address: SocketAddr, amounts: &[i64]) -> Result<Rc<Vec<Prepared>>> {
-    let office = Office { http: reqwest::Client::new(), base: format!("http://{address}"), key: &installation.admin_key };
-    let tier = json!({"priority": 50, "bucketCapacityMultiplier": MULTIPLIER, "bucketLeakRateMultiplier": MULTIPLIER});
-    office.send(Method::PUT, &format!("/api/v1/admin/tiers/{TIER}"), &tier).await?;
-    let mut keys = Vec::with_capacity(USERS);
-    for _ in 0..USERS {
-        keys.push(office.user().await?);
+pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    log::note(&format!("tenants: starting weir, making {} orgs", plan.orgs));
+    let installation = Installation::create(&plan.weir, &plan.servers)?;
+    let measured = unless_interrupted(measure(plan, &installation, report)).await;
+    installation.remove().await;
+    measured
+}
+
+async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {
+    let process = Process::start(installation, ROLES, &[])?;
+    let (key, orgs) = make_orgs(plan, &Office::of(installation, process.address)).await.context("making orgs")?;
+    let many = consumes(plan, &key, &orgs)?;
+    let hot = consumes(plan, &key, &orgs[..1])?;
+    let meter = Meter::of_postgres(&installation.database().await?).await?;
+    let endpoint = Endpoint::new(process, many).beside(meter);
+    // Buckets and roles of a payer are looked up when it is first seen; that is not what is measured.
+    while endpoint.sent() < orgs.len() {
+        endpoint.closed(plan, MANY, CONNECTIONS).await?;
     }
-    let mut random = StdRng::seed_from_u64(20_261_121);
-    let request = |number: usize| {
-        let note: [u8; 48] = random.random();
-        let note: String = note.iter().map(|byte| format!("{byte:02x}")).collect();
-        let tokens = amounts[number % amounts.len()];
-        let body = json!({"provider": "openai", "model": "gpt-4o", "tokens": tokens, "metadata": {"note": note}});
-        let api_key = HeaderValue::from_str(&keys[number % USERS])?;
-        Ok(Prepared { uri: Uri::from_static("/api/v1/tokens/consume"), api_key, body: Bytes::from(body.to_string()) })
-    };
-    Ok(Rc::new((0..REQUESTS).map(request).collect::<Result<_>>()?))
-}
-
-/// The same bodies for the echo route.
-pub fn to_echo(requests: &[Prepared]) -> Rc<Vec<Prepared>> {
-    let echo = |request: &Prepared| Prepared {
-        uri: Uri::from_static("/bench/echo"),
-        api_key: request.api_key.clone(),
-        body: request.body.clone(),
-    };
-    Rc::new(requests.iter().map(echo).collect())
-}
-
-struct Office<'a> {
-    http: reqwest::Client,
-    base: String,
-    key: &'a str,
-}
-
-impl Office<'_> {
-    /// Answers the new user's key.
-    async fn user(&self) -> Result<String> {
-        let user = Uuid::new_v4();
-        let key = self.send(Method::POST, "/api/v1/auth/api-keys", &json!({"userId": user, "name": "bench"})).await?;
-        self.send(Method::PUT, &format!("/api/v1/admin/users/{user}/tier"), &json!({"tier": TIER})).await?;
-        let grant = json!({"userId": user, "provider": "openai", "tokens": GRANT, "reason": "bench"});
-        self.send(Method::POST, "/api/v1/admin/pools/grant", &grant).await?;
-        key["apiKey"].as_str().map(str::to_owned).context("a new key's answer has no apiKey")
-    }
-
-    async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
-        let response = self.http.request(method, format!("{}{path}", self.base)).header("x-api-key", self.key).json(body).send().await?;
-        let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
-        if !status.is_success() {
-            bail!("{path}: {status}: {}", body["message"].as_str().unwrap_or_default());
+    for round in 0..plan.rounds {
+        log::note(&format!("tenants: round {} of {}", round + 1, plan.rounds));
+        for leg in order::<2>(round) {
+            let (mode, requests) = if leg == 0 { (HOT, &hot) } else { (MANY, &endpoint.requests) };
+            let sample = endpoint.ask(plan, mode, requests, CONNECTIONS, Pace::Closed).await?;
+            if sample.refused > 0 {
+                bail!("{} spends for {mode} were refused", sample.refused);
+            }
+            report.add(LEG, sample);
         }
-        Ok(body)
     }
+    let name = format!("requests/s, one org / {} orgs", plan.orgs);
+    report.ratio(LEG, &name, [HOT, MANY], |sample: &Sample| Some(sample.per_second), Goal::AtLeast(0.8));
+    endpoint.process.stop().await;
+    Ok(())
+}
+
+/// A member of all of them, with limits that are never reached and pools that never run dry.
+async fn make_orgs(plan: &Plan, office: &Office<'_>) -> Result<(String, Vec<Uuid>)> {
+    for (name, scope) in [("user-default", "USER"), ("org-default", "ORG")] {
+        let limit = json!({"scope": scope, "algorithm": "LEAKY_BUCKET", "capacity": 1_000_000_000, "leakRatePerSecond": 1_000_000_000});
+        office.put(&format!("limits/{name}"), &limit).await?;
+    }
+    let key = office.key(Uuid::new_v4(), &["orgs:manage", "tokens:consume"]).await?;
+    let org = async |number: usize| {
+        let org: Value = office.send_as(&key, Method::POST, "/api/v1/orgs", &json!({"name": format!("org {number}")})).await?;
+        let org: Uuid = org["orgId"].as_str().context("a new org's answer has no orgId")?.parse()?;
+        office.grant("orgId", org).await?;
+        anyhow::Ok(org)
+    };
+    let orgs = stream::iter(0..plan.orgs).map(org).buffer_unordered(AT_A_TIME).try_collect().await?;
+    Ok((key, orgs))
+}
+
+fn consumes(plan: &Plan, key: &str, orgs: &[Uuid]) -> Result<Rc<Vec<Prepared>>> {
+    let mut notes = Notes::new();
+    let consume = |number: usize| {
+        let (org, tokens) = (orgs[number % orgs.len()], plan.amounts[number % plan.amounts.len()]);
+        let note = json!({"note": notes.next()});
+        let body = json!({"orgId": org, "provider": "openai", "model": "gpt-4o", "tokens": tokens, "metadata": note});
+        Ok(Prepared::new("/api/v1/tokens/consume", key, body.to_string())?.keyed())
+    };
+    Ok(Rc::new((0..plan.orgs).map(consume).collect::<Result<_>>()?))
 }

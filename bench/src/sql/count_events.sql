@@ -1,0 +1,1 @@
+SELECT sum(last_seq)::bigint FROM outbox_shard;

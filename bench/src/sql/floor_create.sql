@@ -1,0 +1,1 @@
+CREATE TABLE floor_charge (LIKE charge INCLUDING ALL);

@@ -1,0 +1,1 @@
+INSERT INTO floor_outbox (payload) VALUES ($1);

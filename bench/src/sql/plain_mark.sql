@@ -1,0 +1,1 @@
+UPDATE plain_mark SET last_id = $1;

@@ -1,0 +1,1 @@
+INSERT INTO plain_queue OVERRIDING SYSTEM VALUE SELECT * FROM plain_outbox ORDER BY id;
