@@ -2,7 +2,7 @@
 
 use super::{cluster_url, tokens, url};
 use crate::{
-    RedisRateLimits, arguments::Coder, clock::LocalClock, parts::Part, servers::Servers, slices::Slices, store::Store,
+    RedisRateLimits, arguments::Coder, clock::LocalClock, keys::tag, parts::Part, servers::Servers, slices::Slices, store::Store,
     tests::own_server::OwnServer,
 };
 use chrono::TimeDelta;
@@ -56,7 +56,7 @@ fn any_steps() -> impl Strategy<Value = Steps> {
     let step = prop_oneof![
         60 => (1i64..6).prop_map(Step::Take),
         4 => (6i64..200).prop_map(Step::Take),
-        3 => (50i64..100, 0i64..10).prop_map(|(after_ms, percent_left)| Step::Fill { after_ms, percent_left }),
+        3 => (50i64..100, prop_oneof![Just(0i64), 0i64..12]).prop_map(|(after_ms, percent_left)| Step::Fill { after_ms, percent_left }),
         2 => (1i64..30).prop_map(Step::TakeAndUndo),
         3 => Just(Step::Return),
         1 => Just(Step::Kill),
@@ -179,6 +179,36 @@ proptest! {
     #[test]
     fn in_a_cluster_no_bucket_is_ever_above_its_capacity(rules in prop::array::uniform2(any_rule()), steps in any_steps()) {
         run(never_above(&cluster_url(), rules, steps))?;
+    }
+}
+
+/// What a process was lent has left the shared bucket before it is spent: without the room that stays free meanwhile, the next one could
+/// fill the bucket again.
+#[tokio::test]
+async fn a_slice_that_is_spent_late_lifts_no_bucket_above_its_capacity() {
+    let clock = Clock::manual("2026-11-21T12:00:00Z".parse().unwrap());
+    let servers = Arc::new(Servers::open(&url(), Duration::from_secs(5)).unwrap());
+    let (lent, other) = (process(&servers, &clock), process(&servers, &clock));
+    // Five tokens per millisecond.
+    let rule = BucketRule::draining(10_000, Thousandths::new(5_000_000).unwrap());
+    let buckets = [bucket(Group::Principal("user:1".into()), &Uuid::new_v4().to_string(), rule)];
+    let tag = tag(&buckets[0].key);
+    let mut exact = Exact::new(rule);
+    for _ in 0..17 {
+        assert!(lent.take(&[take(&buckets, 1)]).await.unwrap()[0].allowed());
+        assert!(exact.grants(1, clock.now().timestamp_millis()));
+    }
+    assert!(lent.slices.left(&tag, &buckets[0]) > 0);
+    clock.advance(TimeDelta::milliseconds(99));
+    let now_ms = clock.now().timestamp_millis();
+    let answers = other.take(&[take(&buckets, 10_000), take(&buckets, 9_000), take(&buckets, 1)]).await.unwrap();
+    let waits: Vec<Wait> = answers.iter().map(|answer| answer.levels[0].wait).collect();
+    // Until nothing can be spent late any more; now; until what drains in two leases is free again.
+    assert!(matches!(waits[..], [Wait::Millis(1..=200), Wait::Passes, Wait::Millis(1)]), "{waits:?}");
+    assert!(exact.grants(9_000, now_ms));
+    while lent.slices.left(&tag, &buckets[0]) > 0 {
+        assert!(lent.take(&[take(&buckets, 1)]).await.unwrap()[0].allowed());
+        assert!(exact.grants(1, now_ms));
     }
 }
 

@@ -396,3 +396,11 @@ proptest! {
         prop_assert!(used_micro(&rule, &with, now_ms) >= 0);
     }
 }
+
+#[test]
+fn slices_are_lent_of_what_twenty_leases_do_not_empty() {
+    let drains = |capacity| BucketRule::draining(capacity, Thousandths::new(1_000_000).unwrap());
+    let lent = [BucketRule::fixed_window(1, 2), BucketRule::sliding_window(1, 2), drains(2_000)];
+    let asked = [BucketRule::fixed_window(1, 1), BucketRule::sliding_window(1, 1), drains(1_999), BucketRule::slots(100)];
+    assert_eq!((lent.map(|rule| rule.lends()), asked.map(|rule| rule.lends())), ([true; 3], [false; 4]));
+}
