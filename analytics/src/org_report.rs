@@ -159,8 +159,9 @@ async fn figures(service: &Service, view: &View, generation: Generation, request
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
     let windows: Vec<Window> = request.buckets.iter().map(|bucket| bucket.window).collect();
     let Some(user) = view.user else {
-        let groups = totals.read(&windows, request.group_by.prefix()).await.map_err(store_failed)?;
+        // First, so that whatever it holds is in the groups too.
         let total = totals.series_of_all(&[request.window], Dimension::MODEL).await.map_err(store_failed)?;
+        let groups = totals.read(&windows, request.group_by.prefix()).await.map_err(store_failed)?;
         return Ok(Figures { total: total.into_iter().next().unwrap_or_default(), groups: grouped(groups, request.group_by) });
     };
     own_figures(service, view, &totals, request, &windows, user).await

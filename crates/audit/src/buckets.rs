@@ -18,12 +18,14 @@ use domain::{
     settings::{Settings, Tier},
 };
 use ports::{
+    StoreError,
     accounts::SpendFacts,
     rate_limits::{Bucket, BucketKey, Owners, applicable},
 };
 use rule::{Terms, Took};
 use std::{
     collections::{BTreeMap, HashMap},
+    future::Future,
     time::Duration,
 };
 
@@ -37,6 +39,9 @@ const FOLLOWED_MS: i64 = 10_000;
 /// away is forgotten and restored as soon as the store is back.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the store of the buckets is asked before it counts as away.
+const CALLS: usize = 10;
 
 /// What the limits were while the charges were made.
 pub(crate) struct Limits {
@@ -141,8 +146,8 @@ async fn look(stores: &Stores, limits: &mut Limits, scope: &Scope, charges: &[Ch
     for (payer, charges) in by_payer {
         let of_payer = buckets_of(stores, limits, &charges).await?;
         let buckets: Vec<Bucket> = of_payer.iter().map(|(bucket, _)| bucket.clone()).collect();
-        let readings = stores.rate_limits.peek(&buckets).await.reading("the buckets")?;
-        let known = stores.rate_limits.known_since(payer).await.reading("the buckets")?;
+        let readings = patiently(|| stores.rate_limits.peek(&buckets)).await.reading("the buckets")?;
+        let known = patiently(|| stores.rate_limits.known_since(payer)).await.reading("the buckets")?;
         for ((bucket, took), reading) in of_payer.into_iter().zip(readings) {
             // Forgotten: restored before the next decision.
             let Some(known_since_ms) = known.filter(|since| *since < reading.at_ms) else { continue };
@@ -150,6 +155,17 @@ async fn look(stores: &Stores, limits: &mut Limits, scope: &Scope, charges: &[Ch
         }
     }
     Ok(seen)
+}
+
+/// A call to the buckets ends soon, because a request waits for it; here nobody does.
+async fn patiently<T, F: Future<Output = ports::Result<T>>>(call: impl Fn() -> F) -> ports::Result<T> {
+    for _ in 1..CALLS {
+        match call().await {
+            Err(StoreError::Unavailable { .. }) => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+    call().await
 }
 
 /// Each bucket with what was taken from it, oldest first.

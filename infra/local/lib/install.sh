@@ -52,6 +52,8 @@ missing_packages() {
   command -v cmake >/dev/null || printf 'cmake\n'
   command -v g++ >/dev/null && command -v gcc >/dev/null || printf 'gcc\ng++\n'
   has_curl_headers || printf 'libcurl4-openssl-dev\n'
+  # And these a library that the benchmark compares Weir with.
+  command -v pkg-config >/dev/null && pkg-config --exists openssl || printf 'pkg-config\nlibssl-dev\n'
 }
 
 # Newer Debian releases have no Java 17.
