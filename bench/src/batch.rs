@@ -6,7 +6,7 @@ use crate::{
     endpoint::Endpoint,
     figures::{Goal, Report, Sample},
     floor::{Floor, TWO_STATEMENTS},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_a_fresh_one},
     load::{Pace, Prepared, STAMP},
     log,
     meter::Meter,
@@ -28,10 +28,7 @@ const FLOOR: &str = "ledger's rows alone";
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note("batch: starting weir, making users");
-    let installation = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &installation, report)).await;
-    installation.remove().await;
-    measured
+    on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await
 }
 
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {

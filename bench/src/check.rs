@@ -7,7 +7,7 @@ use crate::{
     contenders::{Check, Contender, RACE_LIMIT},
     endpoint::{Endpoint, order},
     figures::{Goal, Report, Sample, number},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_a_fresh_one},
     load::{self, Pace, Prepared},
     log,
     meter::Meter,
@@ -35,10 +35,7 @@ const USERS_PER_ORG: usize = 10;
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note("check: starting weir and what it is compared with");
-    let installation = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &installation, report)).await;
-    installation.remove().await;
-    measured
+    on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await
 }
 
 /// The servers in the order in which they are asked.

@@ -5,7 +5,7 @@ use crate::{
     Plan,
     events::Generator,
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_a_fresh_one},
     load, log,
     process::Process,
 };
@@ -36,10 +36,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for round in 0..plan.rounds {
         // A consumer starts where its state says; a fresh round needs a fresh installation.
-        let installation = Installation::create(&plan.weir, &plan.servers)?;
-        let measured = unless_interrupted(measure(plan, &installation)).await;
-        installation.remove().await;
-        let (sample, lag) = measured?;
+        let (sample, lag) = on_a_fresh_one(plan, async |installation| measure(plan, installation).await).await?;
         let p99 = lag.p99().unwrap_or_default() / 1_000.0;
         log::note(&format!("consumer: round {} of {}: {:.0} events/s, lag p99 {p99:.0} ms", round + 1, plan.rounds, sample.per_second));
         report.add(LEG, sample);

@@ -1,6 +1,6 @@
 //! An installation of Weir for one measurement: its own database, topics and keyspace on the real servers, gone afterwards.
 
-use crate::log;
+use crate::{Plan, log};
 use adapter_cassandra::Cassandra;
 use adapter_kafka::Kafka;
 use adapter_postgres::{Postgres, PostgresSettings};
@@ -158,6 +158,14 @@ impl Installation {
         }
         Ok(())
     }
+}
+
+/// Measures on an installation of its own, which is removed in the end, also after a failure or an interruption.
+pub async fn on_a_fresh_one<T>(plan: &Plan, measure: impl AsyncFnOnce(&Installation) -> Result<T>) -> Result<T> {
+    let installation = Installation::create(&plan.weir, &plan.servers)?;
+    let measured = unless_interrupted(measure(&installation)).await;
+    installation.remove().await;
+    measured
 }
 
 /// Ends the work at Ctrl-C, so that its installation is removed as after an error. Processes end when they are dropped.

@@ -5,7 +5,7 @@ use crate::{
     Plan,
     events::Generator,
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_a_fresh_one},
     log,
     meter::Meter,
     plain_relays::{self, PlainRelay},
@@ -27,10 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let installation = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &installation, report)).await;
-    installation.remove().await;
-    measured
+    on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await
 }
 
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {

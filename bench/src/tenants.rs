@@ -5,7 +5,7 @@ use crate::{
     consume::ROLES,
     endpoint::{Endpoint, order},
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_a_fresh_one},
     load::{Pace, Prepared},
     log,
     meter::Meter,
@@ -29,10 +29,7 @@ const AT_A_TIME: usize = 16;
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note(&format!("tenants: starting weir, making {} orgs", plan.orgs));
-    let installation = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &installation, report)).await;
-    installation.remove().await;
-    measured
+    on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await
 }
 
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {

@@ -47,8 +47,8 @@ use ports::{
     Result, StoreError,
     ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
 };
-pub(crate) use rows::is_org;
 use rows::{ChargeRow, PeriodRow, PoolRow};
+pub(crate) use rows::{is_org, payer};
 use sqlx::PgConnection;
 use uuid::Uuid;
 

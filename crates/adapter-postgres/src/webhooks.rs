@@ -3,11 +3,12 @@
 use crate::{
     Postgres,
     error::{bounded, corrupt},
+    ledger::{is_org, payer},
     shard::{shard_column, shard_of},
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::ids::{EventId, OrgId, Payer, Shard, UserId};
+use domain::ids::{EventId, Payer, Shard};
 use ports::{
     Result,
     webhooks::{Delivery, DeliveryOutcome, DeliveryStatus, Tidings, Webhook, Webhooks},
@@ -27,7 +28,7 @@ struct WebhookRow {
 
 impl WebhookRow {
     fn webhook(self) -> Result<Webhook> {
-        let payer = if self.payer_is_org { Payer::Org(OrgId(self.payer_id)) } else { Payer::User(UserId(self.payer_id)) };
+        let payer = payer(self.payer_is_org, self.payer_id);
         let secret = self.secret.try_into().map_err(|_| corrupt("a webhook's secret that is not 32 bytes"))?;
         Ok(Webhook { id: self.id, payer, url: self.url, secret, created_at: self.created_at })
     }
@@ -68,10 +69,6 @@ struct DueRow {
     queued_at: DateTime<Utc>,
     #[sqlx(flatten)]
     outcome: OutcomeRow,
-}
-
-const fn is_org(payer: Payer) -> bool {
-    matches!(payer, Payer::Org(_))
 }
 
 #[async_trait]

@@ -50,6 +50,12 @@ pub struct OwnerQuery {
     limit: Option<u32>,
 }
 
+impl OwnerQuery {
+    async fn owner(&self, service: &Service, caller: &Caller) -> Result<Payer, Problem> {
+        owner(service, caller, self.user_id.as_deref(), self.org_id.as_deref()).await
+    }
+}
+
 pub async fn create(
     State(service): State<Arc<Service>>,
     Reader(caller): Reader,
@@ -73,7 +79,7 @@ pub async fn list(
     Reader(caller): Reader,
     StrictQuery(query): StrictQuery<OwnerQuery>,
 ) -> Result<Response, Problem> {
-    let payer = owner(&service, &caller, query.user_id.as_deref(), query.org_id.as_deref()).await?;
+    let payer = query.owner(&service, &caller).await?;
     let webhooks = service.webhooks.webhooks(payer).await.map_err(|failure| error::store(&failure))?;
     json_answer(StatusCode::OK, &json!({"items": webhooks.iter().map(record).collect::<Vec<_>>()}))
 }
@@ -85,7 +91,7 @@ pub async fn remove(
     StrictQuery(query): StrictQuery<OwnerQuery>,
 ) -> Result<Response, Problem> {
     let id = webhook_id(&id)?;
-    let payer = owner(&service, &caller, query.user_id.as_deref(), query.org_id.as_deref()).await?;
+    let payer = query.owner(&service, &caller).await?;
     if service.webhooks.delete(payer, id).await.map_err(|failure| error::store(&failure))? {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -100,7 +106,7 @@ pub async fn deliveries(
 ) -> Result<Response, Problem> {
     let id = webhook_id(&id)?;
     let limit = page_limit(query.limit)?;
-    let payer = owner(&service, &caller, query.user_id.as_deref(), query.org_id.as_deref()).await?;
+    let payer = query.owner(&service, &caller).await?;
     let deliveries = service.webhooks.deliveries(payer, id, limit).await.map_err(|failure| error::store(&failure))?;
     json_answer(StatusCode::OK, &json!({"items": deliveries.iter().map(delivery_record).collect::<Vec<_>>()}))
 }
@@ -113,7 +119,7 @@ pub async fn redeliver(
 ) -> Result<Response, Problem> {
     let id = webhook_id(&id)?;
     let event: EventId = event.parse().map_err(|_| Problem::field("eventId", "invalid eventId"))?;
-    let payer = owner(&service, &caller, query.user_id.as_deref(), query.org_id.as_deref()).await?;
+    let payer = query.owner(&service, &caller).await?;
     let again = service.webhooks.redeliver(payer, id, event, service.clock.now()).await.map_err(|failure| error::store(&failure))?;
     if again { Ok(StatusCode::ACCEPTED.into_response()) } else { Err(Problem::not_found("delivery not found")) }
 }

@@ -15,20 +15,20 @@ use crate::{
     partitions,
 };
 use domain::ledger::Command;
+use futures::TryFutureExt;
 use ports::{
     Clock, Result, StoreError,
     ledger::{LedgerAnswer, LedgerRequest},
 };
 use sqlx::{Connection, PgConnection};
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 
 /// Tries of a batch that the server rolled back, or whose connection broke before the commit was sent.
 const TRIES: u32 = 4;
 /// Longest wait for the steps before the commit, then for the commit's answer.
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(8);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
-
-const SERIALIZATION_FAILURE: &str = "40001";
 
 /// How one try ended without an answer.
 enum Broken {
@@ -115,15 +115,8 @@ fn decide_known<'a>(known: &Known, requests: &'a [LedgerRequest]) -> Result<Opti
 }
 
 async fn write_known<'a>(connection: &mut PgConnection, batch: Batch<'a>) -> Result<Batch<'a>, Broken> {
-    match tokio::time::timeout(COMMIT_TIMEOUT, write(connection, &batch)).await {
-        Ok(Ok(())) => Ok(batch),
-        Ok(Err(Failure::Sql(error))) if sqlstate(&error).as_deref() == Some(SERIALIZATION_FAILURE) => {
-            Err(Broken::Again(error, Cause::Moved))
-        }
-        Ok(Err(Failure::Sql(error))) if sqlstate(&error).is_none() => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
-        Ok(Err(failure)) => Err(broken(failure)),
-        Err(_) => Err(Broken::Final(StoreError::outcome_unknown(STORE, Silence(COMMIT_TIMEOUT)))),
-    }
+    committed(tokio::time::timeout(COMMIT_TIMEOUT, write(connection, &batch)).await)?;
+    Ok(batch)
 }
 
 async fn transact<'a>(connection: &mut PgConnection, requests: &'a [LedgerRequest], look_first: bool) -> Result<Batch<'a>, Broken> {
@@ -141,11 +134,17 @@ async fn transact<'a>(connection: &mut PgConnection, requests: &'a [LedgerReques
         drop(transaction);
         return Ok(batch);
     }
-    match tokio::time::timeout(COMMIT_TIMEOUT, transaction.commit()).await {
-        Ok(Ok(())) => Ok(batch),
-        // The server answered the commit with an error and lives on: it has rolled back.
-        Ok(Err(error)) if sqlstate(&error).is_some() => Err(broken(error.into())),
-        Ok(Err(error)) => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
+    committed(tokio::time::timeout(COMMIT_TIMEOUT, transaction.commit().map_err(Failure::from)).await)?;
+    Ok(batch)
+}
+
+/// What the end of the wait for a commit means.
+fn committed(ended: Result<Result<(), Failure>, Elapsed>) -> Result<(), Broken> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Failure::Sql(error))) if sqlstate(&error).is_none() => Err(Broken::Final(StoreError::outcome_unknown(STORE, error))),
+        // The server answered with an error and lives on: it has rolled back.
+        Ok(Err(failure)) => Err(broken(failure)),
         Err(_) => Err(Broken::Final(StoreError::outcome_unknown(STORE, Silence(COMMIT_TIMEOUT)))),
     }
 }
@@ -178,8 +177,10 @@ fn broken(failure: Failure) -> Broken {
     match failure {
         Failure::Store(error) => Broken::Final(error),
         Failure::Sql(error) => match sqlstate(&error).as_deref() {
+            // serialization_failure: `end_write` found a shard elsewhere. Nothing else raises it where each statement reads anew.
+            Some("40001") => Broken::Again(error, Cause::Moved),
             // deadlock_detected
-            Some(SERIALIZATION_FAILURE | "40P01") => Broken::Again(error, Cause::Passing),
+            Some("40P01") => Broken::Again(error, Cause::Passing),
             // unique_violation: a charge or a key exists.
             Some("23505") => Broken::Again(error, Cause::Exists),
             // check_violation without a constraint: no partition takes the row.

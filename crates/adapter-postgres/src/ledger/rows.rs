@@ -18,7 +18,7 @@ pub(crate) const fn is_org(payer: Payer) -> bool {
     matches!(payer, Payer::Org(_))
 }
 
-pub(super) const fn payer(is_org: bool, id: Uuid) -> Payer {
+pub(crate) const fn payer(is_org: bool, id: Uuid) -> Payer {
     if is_org { Payer::Org(OrgId(id)) } else { Payer::User(UserId(id)) }
 }
 
