@@ -24,7 +24,7 @@ use ports::{
     outbox::Outbox,
     usage_store::{Generation, UsageStore},
 };
-use projector::{FlushJob, Projector};
+use projector::{FlushJob, LANES, Projector};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{
     task::JoinHandle,
@@ -35,9 +35,9 @@ use tokio_util::sync::CancellationToken;
 /// How much is gathered, kept and waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A flush begins at this many events …
+    /// Flushes begin at this many events …
     pub flush_events: usize,
-    /// … or this long after the last one began …
+    /// … or this long after the last one of the same shards began …
     pub flush_after: Duration,
     /// … or, while a backlog is read, this long: a larger flush writes each total less often.
     pub flush_backlog_after: Duration,
@@ -61,6 +61,8 @@ impl Default for Limits {
 
 /// Waiting for records ends this soon, so that a finished flush is committed at once.
 const POLL: Duration = Duration::from_millis(20);
+/// One gathers its rows while the store works on another.
+const FLUSHES_IN_FLIGHT: usize = 2;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Records that were in the log for longer when they are read are a backlog: then more at once counts for more than soon. Not the size of
 /// a poll: at some thousand events a second that is large because the last flush took its time, and larger flushes only make it larger.
@@ -152,6 +154,14 @@ fn is_backlog(records: &[LogRecord], now: DateTime<Utc>) -> bool {
     newest.and_then(DateTime::from_timestamp_millis).is_some_and(|newest| (now - newest).to_std().is_ok_and(|age| age > BACKLOG_AGE))
 }
 
+/// Shards that are flushed together, see [`projector::LANES`].
+struct Lane {
+    number: u8,
+    in_flight: Option<JoinHandle<Option<FlushJob>>>,
+    in_flight_events: usize,
+    flushed_at: Instant,
+}
+
 struct Cycle {
     reader: Box<dyn LogReader>,
     outbox: Arc<dyn Outbox>,
@@ -160,11 +170,8 @@ struct Cycle {
     limits: Limits,
     /// Shards whose stored state is still to be loaded.
     assigned: Option<Vec<Shard>>,
-    /// One flush is under way while the next one gathers.
-    in_flight: Option<JoinHandle<Option<FlushJob>>>,
-    in_flight_events: usize,
+    lanes: Vec<Lane>,
     backlog: bool,
-    flushed_at: Instant,
     healed_at: Instant,
     tails_checked_at: Instant,
 }
@@ -182,17 +189,15 @@ impl Cycle {
             writer,
             limits: projection.limits,
             assigned: None,
-            in_flight: None,
-            in_flight_events: 0,
+            lanes: (0..LANES).map(|number| Lane { number, in_flight: None, in_flight_events: 0, flushed_at: now }).collect(),
             backlog: false,
-            flushed_at: now,
             healed_at: now,
             tails_checked_at: now,
         }
     }
 
     async fn turn(&mut self) -> Result<(), Interrupted> {
-        self.settle_flush().await?;
+        self.settle_flushes().await?;
         // What an earlier failure left behind comes first.
         self.projector.apply_accepted().await?;
         if let Some(shards) = &self.assigned {
@@ -200,7 +205,8 @@ impl Cycle {
             self.assigned = None;
         }
         self.flush_when_due();
-        if self.projector.pending_events() + self.in_flight_events >= self.limits.pending_events {
+        let in_flight_events: usize = self.lanes.iter().map(|lane| lane.in_flight_events).sum();
+        if self.projector.pending_events() + in_flight_events >= self.limits.pending_events {
             sleep(POLL).await;
             self.stay().await;
             return Ok(());
@@ -241,25 +247,35 @@ impl Cycle {
         }
     }
 
+    /// The lane that waits for longest goes first.
     fn flush_when_due(&mut self) {
         let after = if self.backlog { self.limits.flush_backlog_after } else { self.limits.flush_after };
-        let due = self.projector.pending_events() >= self.limits.flush_events || self.flushed_at.elapsed() >= after;
-        if self.in_flight.is_some() || !due {
-            return;
-        }
-        self.flushed_at = Instant::now();
-        if let Some(job) = self.projector.begin_flush() {
-            self.in_flight_events = job.flushes.iter().map(|flush| flush.raw.len()).sum();
-            self.in_flight = Some(tokio::spawn(self.writer.clone().write(job)));
+        let full = self.projector.pending_events() >= self.limits.flush_events;
+        let mut under_way = self.lanes.iter().filter(|lane| lane.in_flight.is_some()).count();
+        self.lanes.sort_unstable_by_key(|lane| lane.flushed_at);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.in_flight.is_none() && (full || lane.flushed_at.elapsed() >= after)) {
+            if under_way >= FLUSHES_IN_FLIGHT {
+                return;
+            }
+            lane.flushed_at = Instant::now();
+            if let Some(job) = self.projector.begin_flush(lane.number) {
+                lane.in_flight_events = job.flushes.iter().map(|flush| flush.raw.len()).sum();
+                lane.in_flight = Some(tokio::spawn(self.writer.clone().write(job)));
+                under_way += 1;
+            }
         }
     }
 
-    /// Commits a flush that has become durable.
-    async fn settle_flush(&mut self) -> Result<(), Interrupted> {
-        let Some(handle) = self.in_flight.take_if(|handle| handle.is_finished()) else { return Ok(()) };
-        self.in_flight_events = 0;
-        let job = handle.await.ok().flatten().ok_or(Interrupted::FlushLost)?;
-        Ok(self.commit(&job).await?)
+    /// Commits the flushes that have become durable.
+    async fn settle_flushes(&mut self) -> Result<(), Interrupted> {
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
+            let Some(handle) = lane.in_flight.take_if(|handle| handle.is_finished()) else { continue };
+            lane.in_flight_events = 0;
+            let job = handle.await.ok().flatten().ok_or(Interrupted::FlushLost)?;
+            self.commit(&job).await?;
+        }
+        Ok(())
     }
 
     /// A commit that fails is made up for by the next one.
@@ -271,25 +287,34 @@ impl Cycle {
         Ok(())
     }
 
-    /// At shutdown: the flush under way, then the last one.
+    /// At shutdown: the flushes under way, then a last one of each lane.
     async fn finish(mut self) {
-        let under_way = match self.in_flight.take() {
-            Some(handle) => handle.await.ok().flatten().map(Some),
-            None => Some(None),
-        };
+        let mut lanes = std::mem::take(&mut self.lanes);
+        let mut lost = self.end_flushes(&mut lanes).await;
         // Nothing may follow a flush that was lost.
-        let Some(under_way) = under_way else { return };
-        let mut outcome = Ok(());
-        if let Some(job) = under_way {
-            outcome = self.commit(&job).await;
+        lanes.retain(|lane| !lost.contains(&lane.number));
+        for lane in &mut lanes {
+            lane.in_flight = self.projector.begin_flush(lane.number).map(|job| tokio::spawn(self.writer.clone().write(job)));
         }
-        if let Some(job) = self.projector.begin_flush()
-            && let Some(job) = self.writer.clone().write(job).await
-        {
-            outcome = self.commit(&job).await;
+        lost.extend(self.end_flushes(&mut lanes).await);
+        if !lost.is_empty() {
+            tracing::warn!(lanes = lost.len(), "usage could not be stored before the end; those records are read again");
         }
-        if let Err(error) = outcome {
-            tracing::warn!(causes = %causes(&error), "the last offsets are not committed; those records are read again");
+    }
+
+    /// Waits for what is under way and commits it; answers the lanes whose flush was lost.
+    async fn end_flushes(&mut self, lanes: &mut [Lane]) -> Vec<u8> {
+        let mut lost = Vec::new();
+        for lane in lanes {
+            let Some(handle) = lane.in_flight.take() else { continue };
+            let Some(job) = handle.await.ok().flatten() else {
+                lost.push(lane.number);
+                continue;
+            };
+            if let Err(error) = self.commit(&job).await {
+                tracing::warn!(causes = %causes(&error), "the last offsets are not committed; those records are read again");
+            }
         }
+        lost
     }
 }

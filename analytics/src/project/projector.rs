@@ -20,12 +20,20 @@ use std::{
     sync::Arc,
 };
 
+/// Shards are flushed in this many groups that take turns, so that an event waits for the flush of its own group and not for all.
+pub const LANES: u8 = 8;
+
+pub fn lane_of(shard: Shard) -> u8 {
+    shard.index() % LANES
+}
+
 /// Rows read from the outbox at once when numbers are missing; a wider gap is closed in several rounds, flushed in between.
 const HEAL_ROWS: u32 = 2_000;
 
 /// What one flush makes durable, and what may be committed after it.
 pub struct FlushJob {
     pub generation: Generation,
+    pub lane: u8,
     pub flushes: Vec<Flush>,
     pub letters: Vec<DeadLetter>,
     pub offsets: Vec<(Shard, i64)>,
@@ -259,19 +267,24 @@ impl Projector {
         self.shards.values().map(|progress| (progress.shard, progress.state))
     }
 
-    /// Everything new since the last one. `None` when there is nothing to write or commit. At most one is under way at a time.
-    pub fn begin_flush(&mut self) -> Option<FlushJob> {
+    /// Everything new of a lane since its last one. `None` when there is nothing to write or commit. At most one of a lane is under way
+    /// at a time.
+    pub fn begin_flush(&mut self, lane: u8) -> Option<FlushJob> {
         if !self.accepted.is_empty() || !self.untouched.is_empty() {
             return None;
         }
-        let flushes: Vec<Flush> = self.shards.values_mut().filter_map(ShardProgress::begin_flush).collect();
-        let offsets: Vec<(Shard, i64)> = self.shards.values().filter_map(|shard| Some((shard.shard, shard.offset_to_commit()?))).collect();
-        let letters = std::mem::take(&mut self.letters);
+        let flushes: Vec<Flush> = self.lane(lane).filter_map(ShardProgress::begin_flush).collect();
+        let offsets: Vec<(Shard, i64)> = self.lane(lane).filter_map(|shard| Some((shard.shard, shard.offset_to_commit()?))).collect();
+        let letters: Vec<DeadLetter> = self.letters.extract_if(.., |letter| lane_of(letter.shard) == lane).collect();
         if flushes.is_empty() && offsets.is_empty() && letters.is_empty() {
             return None;
         }
         self.flush_number += 1;
-        Some(FlushJob { generation: self.generation, flushes, letters, offsets, traces: std::mem::take(&mut self.traces) })
+        Some(FlushJob { generation: self.generation, lane, flushes, letters, offsets, traces: std::mem::take(&mut self.traces) })
+    }
+
+    fn lane(&mut self, lane: u8) -> impl Iterator<Item = &mut ShardProgress> {
+        self.shards.values_mut().filter(move |progress| lane_of(progress.shard) == lane)
     }
 
     /// The job is durable and its offsets are committed.
@@ -281,21 +294,22 @@ impl Projector {
                 progress.committed(*offset);
             }
         }
-        self.forget_cold_cells();
+        self.forget_cold_cells(job.lane);
     }
 
     pub fn known_cells(&self) -> usize {
         self.shards.values().map(ShardProgress::known_cells).sum()
     }
 
-    /// Keeps memory flat: first what was not touched in the last flushes, then everything that is stored.
-    fn forget_cold_cells(&mut self) {
-        for flushes in [16, 1, 0] {
+    /// Keeps memory flat: first what was not touched in the last flushes, then everything that is stored. Only of the lane whose flush has
+    /// just ended: a total that is on its way to the store must not be read from there again.
+    fn forget_cold_cells(&mut self, lane: u8) {
+        for rounds in [16, 1, 0] {
             if self.known_cells() <= self.cached_cells {
                 return;
             }
-            let before = self.flush_number.saturating_sub(flushes) + 1;
-            self.shards.values_mut().for_each(|progress| progress.forget_cells(before));
+            let before = self.flush_number.saturating_sub(rounds * u64::from(LANES)) + 1;
+            self.lane(lane).for_each(|progress| progress.forget_cells(before));
         }
     }
 }

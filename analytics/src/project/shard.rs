@@ -184,7 +184,7 @@ impl ShardProgress {
         self.committed_offset = Some(offset);
     }
 
-    /// Forgets totals that are stored and were not touched since the flush `before`. Only when no flush is under way.
+    /// Forgets totals that are stored and were not touched since the flush `before`. Only when no flush of this shard is under way.
     pub fn forget_cells(&mut self, before: u64) {
         self.cells.retain(|_, cell| cell.dirty || cell.touched >= before);
     }

@@ -50,6 +50,10 @@ fn away() -> StoreError {
     StoreError::unavailable("test", "away")
 }
 
+pub fn payer_of(shard: Shard) -> Payer {
+    (1..).map(|index: u128| Payer::Org(OrgId(Uuid::from_u128(index)))).find(|payer| payer.shard() == shard).unwrap()
+}
+
 /// Two payers of one shard, so that their events share numbers and platform totals.
 pub fn payers_of_one_shard() -> (Shard, [Payer; 2]) {
     let payers = |index: u128| Payer::Org(OrgId(Uuid::from_u128(index)));

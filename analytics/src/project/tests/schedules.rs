@@ -3,7 +3,7 @@
 //! end. After one clean drain every total must be exact.
 
 use super::fakes::{Dice, FakeOutbox, FakeStore, GENERATION, event, payers_of_one_shard, record};
-use crate::project::projector::{FlushJob, Projector};
+use crate::project::projector::{FlushJob, Projector, lane_of};
 use domain::{event::UsageEvent, ids::Shard};
 use ports::{event_log::LogRecord, outbox::Outbox, usage_store::UsageStore};
 use std::{collections::BTreeSet, sync::Arc};
@@ -132,7 +132,7 @@ impl World {
     async fn flush(&mut self, index: usize) {
         let consumer = &mut self.consumers[index];
         if consumer.job.is_none() && !consumer.interrupted {
-            consumer.job = consumer.projector.begin_flush();
+            consumer.job = consumer.projector.begin_flush(lane_of(self.shard));
             consumer.durable = false;
         }
         if let Some(job) = &consumer.job

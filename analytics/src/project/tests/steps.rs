@@ -1,7 +1,7 @@
 //! Single steps that the schedules only reach by chance.
 
-use super::fakes::{FakeOutbox, FakeStore, GENERATION, event, payers_of_one_shard, record};
-use crate::project::projector::Projector;
+use super::fakes::{FakeOutbox, FakeStore, GENERATION, event, payer_of, payers_of_one_shard, record};
+use crate::project::projector::{Projector, lane_of};
 use domain::{event::UsageEvent, ids::Shard};
 use ports::{event_log::LogRecord, outbox::Outbox, usage_store::UsageStore};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ async fn numbers_that_the_log_lacks_come_from_the_outbox() {
     let mut bench = bench(&[]).await;
     bench.projector.take(bench.records(&[1, 2, 6, 7])).await.unwrap();
     assert_eq!(bench.last_seq(), 7);
-    let job = bench.projector.begin_flush().unwrap();
+    let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
     assert_eq!(job.flushes[0].raw.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(job.offsets, [(bench.shard, 4)]);
 }
@@ -53,7 +53,7 @@ async fn a_number_that_exists_nowhere_stops_the_shard_before_it_and_holds_its_of
     bench.projector.take(bench.records(&[1, 2, 6, 7])).await.unwrap();
     assert!(bench.projector.has_gaps());
     assert_eq!(bench.last_seq(), 3);
-    let job = bench.projector.begin_flush().unwrap();
+    let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
     assert_eq!(job.offsets, []);
     assert!(!bench.projector.heal().await.unwrap());
     assert_eq!(bench.last_seq(), 3);
@@ -69,7 +69,7 @@ async fn a_stopped_shard_goes_on_when_the_outbox_answers_again() {
     *bench.outbox.failing.lock().unwrap() = 0;
     assert!(bench.projector.heal().await.unwrap());
     assert_eq!(bench.last_seq(), 5);
-    assert_eq!(bench.projector.begin_flush().unwrap().offsets, [(bench.shard, 5)]);
+    assert_eq!(bench.projector.begin_flush(lane_of(bench.shard)).unwrap().offsets, [(bench.shard, 5)]);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn an_unreadable_record_is_buried_with_its_place_and_its_event_comes_from_
     records[2].value = vec![0, 0, 0, 0, 200, 1, 2];
     bench.projector.take(records).await.unwrap();
     assert_eq!(bench.last_seq(), 3, "also at the end of the log, where no later number reveals the hole");
-    let job = bench.projector.begin_flush().unwrap();
+    let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
     let letters: Vec<_> = job.letters.iter().map(|letter| (letter.offset, letter.seq, letter.reason.as_str())).collect();
     assert_eq!(letters, [(1, Some(2), "the record does not begin with 0x00"), (2, Some(3), "schema id 200 is unknown")]);
     assert_eq!(job.letters[0].value, b"garbage");
@@ -105,13 +105,13 @@ async fn an_event_of_another_shard_or_under_another_header_is_no_event_here() {
     records[0].seq = Some(7);
     let job = {
         bench.projector.take(records[..1].to_vec()).await.unwrap();
-        bench.projector.begin_flush().unwrap()
+        bench.projector.begin_flush(lane_of(bench.shard)).unwrap()
     };
     assert_eq!(job.letters[0].reason, "the header says number 7, the event 1");
     let elsewhere = Shard::all().find(|shard| *shard != bench.shard).unwrap();
     bench.projector.assign(&[elsewhere]).await.unwrap();
     bench.projector.take(vec![LogRecord { shard: elsewhere, ..records[1].clone() }]).await.unwrap();
-    assert!(bench.projector.begin_flush().unwrap().letters[0].reason.contains("in partition"));
+    assert!(bench.projector.begin_flush(lane_of(elsewhere)).unwrap().letters[0].reason.contains("in partition"));
 }
 
 #[tokio::test]
@@ -133,12 +133,36 @@ async fn memory_stays_within_its_limit_and_forgotten_totals_come_back() {
     bench.projector.assign(&[bench.shard]).await.unwrap();
     for record in bench.records(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) {
         bench.projector.take(vec![record]).await.unwrap();
-        let job = bench.projector.begin_flush().unwrap();
+        let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
         bench.store.write(GENERATION, &job.flushes).await.unwrap();
         bench.projector.finish_flush(&job);
         assert!(bench.projector.known_cells() <= 5);
     }
     assert_eq!(bench.store.totals(), FakeStore::expected(&bench.events));
+}
+
+#[tokio::test]
+async fn a_total_on_its_way_to_the_store_is_not_forgotten_when_another_lane_ends() {
+    let mut bench = bench(&[]).await;
+    let own = lane_of(bench.shard);
+    let other = Shard::all().find(|shard| lane_of(*shard) != own).unwrap();
+    let elsewhere = payer_of(other);
+    bench.projector = Projector::new(bench.store.clone(), bench.outbox.clone(), GENERATION, 0);
+    bench.projector.assign(&[bench.shard, other]).await.unwrap();
+    bench.projector.take(bench.records(&[1])).await.unwrap();
+    let slow = bench.projector.begin_flush(own).unwrap();
+    bench.projector.take(vec![record(&event(elsewhere, 1), 0)]).await.unwrap();
+    let quick = bench.projector.begin_flush(lane_of(other)).unwrap();
+    assert_eq!(quick.offsets, [(other, 1)]);
+    bench.store.write(GENERATION, &quick.flushes).await.unwrap();
+    bench.projector.finish_flush(&quick);
+    // The eighth event falls into the first one's minute.
+    bench.projector.take(bench.records(&[1, 2, 3, 4, 5, 6, 7, 8])).await.unwrap();
+    let next = bench.projector.begin_flush(own).unwrap();
+    bench.store.write(GENERATION, &slow.flushes).await.unwrap();
+    bench.store.write(GENERATION, &next.flushes).await.unwrap();
+    let events = [&bench.events[..8], &[event(elsewhere, 1)]].concat();
+    assert_eq!(bench.store.totals(), FakeStore::expected(&events));
 }
 
 #[tokio::test]
@@ -148,7 +172,7 @@ async fn a_shard_that_somebody_else_moved_on_starts_from_the_stored_state() {
     other.assign(&[bench.shard]).await.unwrap();
     bench.projector.take(bench.records(&[1, 2])).await.unwrap();
     other.take(bench.records(&[1, 2, 3, 4, 5])).await.unwrap();
-    bench.store.write(GENERATION, &other.begin_flush().unwrap().flushes).await.unwrap();
+    bench.store.write(GENERATION, &other.begin_flush(lane_of(bench.shard)).unwrap().flushes).await.unwrap();
     // The log goes on behind what the other one committed; nothing of it has to come from the outbox.
     *bench.outbox.failing.lock().unwrap() = 1;
     bench.projector.assign(&[bench.shard]).await.unwrap();
