@@ -21,9 +21,11 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often auth-service is asked whether any key changed. With [`key_cache::TRUST`] it bounds how long a revoked key may live.
+/// How often auth-service is asked whether any key changed.
 const POLL: Duration = Duration::from_millis(500);
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long requests wait together for an answer to that where the last one is too old.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest answer of auth-service that is read, bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
@@ -54,7 +56,8 @@ impl Authenticator {
     /// Who sent this, or the 401 (503 while that cannot be known) to answer with.
     pub(crate) async fn authenticate(&self, gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let secret = credential::of(headers)?;
-        self.keys.caller(secret, || self.ask(gateway, secret)).await.map_err(|denial| match denial {
+        let look = || self.revision(gateway, LOOK_TIMEOUT);
+        self.keys.caller(secret, look, || self.ask(gateway, secret)).await.map_err(|denial| match denial {
             Denial::Refused(refusal) => Problem::unauthenticated(refusal.message()),
             Denial::Away(reason) => Problem::unavailable(Service::Auth.name(), reason),
         })
@@ -75,8 +78,9 @@ impl Authenticator {
         }
     }
 
-    async fn revision(&self, gateway: &Gateway) -> Result<i64, Denial> {
-        let (status, body) = self.call(gateway, "/internal/v1/revision", Request::new(Body::empty())).await?;
+    async fn revision(&self, gateway: &Gateway, within: Duration) -> Result<i64, Denial> {
+        let asked = tokio::time::timeout(within, self.call(gateway, "/internal/v1/revision", Request::new(Body::empty())));
+        let (status, body) = asked.await.map_err(|_| Denial::Away("auth-service did not tell its revision in time"))??;
         if status != StatusCode::OK {
             return Err(Denial::Away("auth-service could not tell its revision"));
         }
@@ -100,13 +104,13 @@ pub(crate) async fn watch_revocations(gateway: Arc<Gateway>, dependency: Depende
     let authenticator = &gateway.authenticator;
     loop {
         let asked_at = Instant::now();
-        match tokio::time::timeout(POLL_TIMEOUT, authenticator.revision(&gateway)).await {
-            Ok(Ok(revision)) => {
-                authenticator.keys.saw_revision(revision, asked_at);
+        match authenticator.revision(&gateway, POLL_TIMEOUT).await {
+            Ok(revision) => {
+                authenticator.keys.revision.saw(revision, asked_at);
                 dependency.ok();
             }
-            Ok(Err(Denial::Away(reason))) => dependency.failed(reason),
-            Ok(Err(Denial::Refused(_))) | Err(_) => dependency.failed("auth-service did not tell its revision"),
+            Err(Denial::Away(reason)) => dependency.failed(reason),
+            Err(Denial::Refused(_)) => dependency.failed("auth-service did not tell its revision"),
         }
         tokio::select! {
             () = shutdown.cancelled() => break,

@@ -14,7 +14,7 @@ pub mod webhooks;
 
 pub use clock::Clock;
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, sync::Arc};
 use thiserror::Error;
 
 /// Why a store gave no answer. Refusals are not errors: they are values of the answer types.
@@ -56,6 +56,17 @@ impl StoreError {
     pub const fn store(&self) -> &'static str {
         match self {
             Self::Unavailable { store, .. } | Self::OutcomeUnknown { store, .. } | Self::Corrupt { store, .. } => store,
+        }
+    }
+}
+
+/// What everybody is told who waited for one and the same answer.
+impl From<Arc<StoreError>> for StoreError {
+    fn from(shared: Arc<StoreError>) -> Self {
+        match &*shared {
+            Self::Unavailable { store, .. } => Self::unavailable(store, shared),
+            Self::OutcomeUnknown { store, .. } => Self::outcome_unknown(store, shared),
+            Self::Corrupt { store, what } => Self::corrupt(store, what.clone()),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod json;
 pub mod problem;
 pub mod request_context;
+pub mod revision;
 pub mod serve;
 pub mod settings;
 pub mod tasks;

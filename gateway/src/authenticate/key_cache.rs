@@ -4,18 +4,14 @@ use chrono::{DateTime, Utc};
 use domain::access::Caller;
 use moka::future::Cache;
 use serde_json::Value;
+use service_kit::revision::Revision;
 use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-/// How long after the start of the last successful look at the revision remembered keys are believed.
-pub(super) const TRUST: Duration = Duration::from_secs(2);
 /// How long a key is remembered at most.
 const REMEMBER: Duration = Duration::from_secs(30);
 /// How long a refusal is remembered: enough to blunt a flood, short enough for a key that was just made.
@@ -59,8 +55,7 @@ pub(super) enum Denial {
     Away(&'static str),
 }
 
-/// A key's hash and the epoch it was looked up in: a change of any key starts a new epoch, in which nothing old is found,
-/// not even what a lookup brings home that began before the change.
+/// A key's hash and the epoch it was looked up in.
 type Slot = (u128, u64);
 
 pub(super) struct KeyCache {
@@ -68,11 +63,8 @@ pub(super) struct KeyCache {
     hashers: [RandomState; 2],
     known: Cache<Slot, Known>,
     refused: Cache<Slot, Refusal>,
-    revision: Mutex<Option<i64>>,
-    epoch: AtomicU64,
-    started: Instant,
-    /// Milliseconds after `started`; 0 before the first look.
-    trusted_until: AtomicU64,
+    /// Of all keys.
+    pub(super) revision: Revision<Denial>,
 }
 
 impl KeyCache {
@@ -81,23 +73,20 @@ impl KeyCache {
             hashers: [RandomState::new(), RandomState::new()],
             known: Cache::builder().max_capacity(CAPACITY).time_to_live(REMEMBER).build(),
             refused: Cache::builder().max_capacity(REFUSAL_CAPACITY).time_to_live(REMEMBER_REFUSAL).build(),
-            revision: Mutex::new(None),
-            epoch: AtomicU64::new(0),
-            started: Instant::now(),
-            trusted_until: AtomicU64::new(0),
+            revision: Revision::default(),
         }
     }
 
-    /// The caller behind a secret; many requests with the same unknown secret ask once.
-    pub(super) async fn caller<F, A>(&self, secret: &str, ask: F) -> Result<Arc<Caller>, Denial>
+    /// The caller behind a secret, after a `look` at the revision of all keys where the last one is too old. However many requests with
+    /// one secret come at once, it is asked for once.
+    pub(super) async fn caller<F, A, L, R>(&self, secret: &str, look: L, ask: F) -> Result<Arc<Caller>, Denial>
     where
         F: FnOnce() -> A,
         A: Future<Output = Result<Known, Denial>>,
+        L: FnOnce() -> R,
+        R: Future<Output = Result<i64, Denial>>,
     {
-        if self.millis(Instant::now()) >= self.trusted_until.load(Ordering::Acquire) {
-            return current(ask().await?);
-        }
-        let slot = (self.hash(secret), self.epoch.load(Ordering::Acquire));
+        let slot = (self.hash(secret), self.revision.epoch_or_look(look).await?);
         if let Some(known) = self.known.get(&slot).await {
             return current(known);
         }
@@ -113,19 +102,6 @@ impl KeyCache {
                 Err(denial)
             }
         }
-    }
-
-    /// auth-service answered a question asked at `asked_at` with this revision of all keys.
-    pub(super) fn saw_revision(&self, revision: i64, asked_at: Instant) {
-        let mut last = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.replace(revision) != Some(revision) {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
-        }
-        self.trusted_until.store(self.millis(asked_at + TRUST), Ordering::Release);
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn hash(&self, secret: &str) -> u128 {
@@ -144,8 +120,11 @@ fn current(known: Known) -> Result<Arc<Caller>, Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use service_kit::identity::service_caller;
-    use std::sync::atomic::AtomicUsize;
+    use service_kit::{identity::service_caller, revision::TRUST};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Instant,
+    };
 
     struct Asked {
         cache: KeyCache,
@@ -157,13 +136,27 @@ mod tests {
             Self { cache: KeyCache::new(), times: AtomicUsize::new(0) }
         }
 
+        fn saw_revision(&self, revision: i64, asked_at: Instant) {
+            self.cache.revision.saw(revision, asked_at);
+        }
+
         async fn caller(&self, secret: &str, answer: Result<Known, Denial>) -> Result<Arc<Caller>, Denial> {
+            self.caller_after(Err(AWAY), secret, answer).await
+        }
+
+        /// Where the last look is too old, a new one answers `look`.
+        async fn caller_after(
+            &self,
+            look: Result<i64, Denial>,
+            secret: &str,
+            answer: Result<Known, Denial>,
+        ) -> Result<Arc<Caller>, Denial> {
             let ask = || async {
                 self.times.fetch_add(1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
                 answer
             };
-            self.cache.caller(secret, ask).await
+            self.cache.caller(secret, async || look, ask).await
         }
 
         fn times(&self) -> usize {
@@ -176,54 +169,54 @@ mod tests {
     }
 
     const REFUSED: Result<Known, Denial> = Err(Denial::Refused(Refusal::Invalid));
+    const AWAY: Denial = Denial::Away("x");
 
     #[tokio::test]
     async fn a_key_is_asked_for_once_and_again_after_any_change() {
         let asked = Asked::new();
-        asked.cache.saw_revision(7, Instant::now());
+        asked.saw_revision(7, Instant::now());
         for _ in 0..5 {
             assert!(asked.caller("k", known(None)).await.is_ok());
         }
         assert_eq!(asked.times(), 1);
-        asked.cache.saw_revision(7, Instant::now());
+        asked.saw_revision(7, Instant::now());
         assert!(asked.caller("k", known(None)).await.is_ok());
         assert_eq!(asked.times(), 1, "nothing changed");
-        asked.cache.saw_revision(8, Instant::now());
+        asked.saw_revision(8, Instant::now());
         assert_eq!(asked.caller("k", REFUSED).await.unwrap_err(), Denial::Refused(Refusal::Invalid));
         assert_eq!(asked.times(), 2);
     }
 
     #[tokio::test]
-    async fn nothing_remembered_is_believed_before_a_look_and_two_seconds_after_the_last() {
+    async fn nothing_remembered_is_believed_after_a_look_that_is_too_old_or_failed() {
         let asked = Asked::new();
-        assert!(asked.caller("k", known(None)).await.is_ok());
-        assert!(asked.caller("k", REFUSED).await.is_err());
-        asked.cache.saw_revision(1, Instant::now());
-        assert!(asked.caller("k", known(None)).await.is_ok());
+        assert_eq!(asked.caller("k", known(None)).await.unwrap_err(), AWAY, "nobody knows yet");
+        assert!(asked.caller_after(Ok(1), "k", known(None)).await.is_ok());
         assert!(asked.caller("k", REFUSED).await.is_ok(), "remembered");
-        asked.cache.saw_revision(1, Instant::now() - TRUST);
-        assert!(asked.caller("k", REFUSED).await.is_err(), "the look is too old");
-        let away = Err(Denial::Away("x"));
-        assert_eq!(asked.caller("k", away).await.unwrap_err(), Denial::Away("x"));
+        asked.saw_revision(1, Instant::now() - TRUST);
+        assert_eq!(asked.caller("k", REFUSED).await.unwrap_err(), AWAY);
+        assert!(asked.caller_after(Ok(1), "k", REFUSED).await.is_ok(), "no key has changed meanwhile");
+        asked.saw_revision(1, Instant::now() - TRUST);
+        assert!(asked.caller_after(Ok(2), "k", REFUSED).await.is_err(), "one has");
     }
 
     #[tokio::test]
     async fn a_lookup_that_began_before_a_revocation_is_not_remembered_after_it() {
         let asked = Asked::new();
-        asked.cache.saw_revision(1, Instant::now());
+        asked.saw_revision(1, Instant::now());
         let ask = || async {
             // The key is revoked and the news arrives while the old answer is on its way.
-            asked.cache.saw_revision(2, Instant::now());
+            asked.saw_revision(2, Instant::now());
             known(None)
         };
-        assert!(asked.cache.caller("k", ask).await.is_ok(), "it was valid when it was asked for");
+        assert!(asked.cache.caller("k", async || Err(AWAY), ask).await.is_ok(), "it was valid when it was asked for");
         assert!(asked.caller("k", REFUSED).await.is_err());
     }
 
     #[tokio::test]
     async fn an_expired_key_is_refused_although_it_is_remembered() {
         let asked = Asked::new();
-        asked.cache.saw_revision(1, Instant::now());
+        asked.saw_revision(1, Instant::now());
         let soon = Utc::now() + chrono::TimeDelta::milliseconds(80);
         assert!(asked.caller("k", known(Some(soon))).await.is_ok());
         while Utc::now() < soon {
@@ -236,13 +229,13 @@ mod tests {
     #[tokio::test]
     async fn refusals_are_remembered_and_outages_are_not() {
         let asked = Asked::new();
-        asked.cache.saw_revision(1, Instant::now());
+        asked.saw_revision(1, Instant::now());
         for _ in 0..3 {
             assert!(asked.caller("bad", REFUSED).await.is_err());
         }
         assert_eq!(asked.times(), 1);
         for _ in 0..3 {
-            assert_eq!(asked.caller("k", Err(Denial::Away("x"))).await.unwrap_err(), Denial::Away("x"));
+            assert_eq!(asked.caller("k", Err(AWAY)).await.unwrap_err(), AWAY);
         }
         assert_eq!(asked.times(), 4);
     }
@@ -250,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn many_requests_with_one_unknown_key_ask_once() {
         let asked = Arc::new(Asked::new());
-        asked.cache.saw_revision(1, Instant::now());
+        asked.saw_revision(1, Instant::now());
         let calls = (0..50).map(|_| asked.caller("k", known(None)));
         assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));
         assert_eq!(asked.times(), 1);
