@@ -102,6 +102,9 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         Outcome::ChargeNotFound => charge_not_found(),
         Outcome::InvalidTransition { status } => invalid_transition(*status),
         Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
+        Outcome::AllowanceOverflow => {
+            Problem::field("allowance", "allowance and what was purchased would together be above 9007199254740991")
+        }
         Outcome::RecordedDifferently { .. } => usage_conflict(),
         Outcome::AlreadyRecorded { .. }
         | Outcome::Charged { .. }

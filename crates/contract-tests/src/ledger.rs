@@ -71,6 +71,9 @@ pub async fn a_refusal_changes_nothing(ledger: &dyn Ledger) {
     }
     let overflow = outcome(ledger, &customer.grant(Tokens::MAX.get())).await;
     assert_eq!(overflow, Outcome::BalanceOverflow);
+    let change = AllowanceChange { allowance: Some(Tokens::MAX), period: None, time_zone: None };
+    let allowance = customer.request(Command::SetAllowance { pool: customer.pool(), change });
+    assert_eq!(outcome(ledger, &allowance).await, Outcome::AllowanceOverflow);
     let after = ledger.snapshot(customer.shard()).await.unwrap();
     assert_eq!(before.last_seq, after.last_seq);
     assert_eq!(before.pools, after.pools);
@@ -241,8 +244,11 @@ pub async fn the_largest_and_strangest_values_survive(ledger: &dyn Ledger) {
         trace_parent: Some(TraceParent::generate()),
         ..customer.request(Command::SetAllowance { pool: customer.pool(), change })
     };
-    let mut batch =
-        vec![traced, customer.grant(Tokens::MAX.get()), customer.request(Command::Consume { spec: spec.clone(), tokens: Tokens::MAX })];
+    let mut batch = vec![
+        traced,
+        customer.at("qwen").grant(Tokens::MAX.get()),
+        customer.request(Command::Consume { spec: spec.clone(), tokens: Tokens::MAX }),
+    ];
     let key = "~".repeat(255);
     batch[2] = under_key(batch[2].clone(), &key, 0xff, ports::ledger::Claim::Completes);
     ledger.apply(&batch).await.unwrap();

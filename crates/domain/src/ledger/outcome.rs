@@ -92,6 +92,8 @@ pub enum Outcome {
     },
     /// The balance would exceed the largest amount; nothing changed.
     BalanceOverflow,
+    /// So would this allowance, together with what was purchased.
+    AllowanceOverflow,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -45,8 +45,7 @@ pub(super) fn grant(
     cap: Option<Tokens>,
 ) -> Decision {
     let existing = state.pools.get(key);
-    let overflows = existing.is_some_and(|pool| pool.purchased.granted.checked_add(tokens).is_none());
-    if overflows {
+    if existing.is_some_and(|pool| overflows(pool, tokens)) {
         return refused(Outcome::BalanceOverflow);
     }
     let created = existing.is_none();
@@ -54,6 +53,13 @@ pub(super) fn grant(
     events.push(NewEvent { reason: Some(reason.to_owned()), ..pool_event(key, EventType::PoolGranted, tokens, Metadata::new(), now) });
     events.iter().for_each(|event| state.apply(event));
     pool_changed(state, key, created, events, now)
+}
+
+/// Whether the pool could not count the allowance of any period and everything purchased together with this.
+fn overflows(pool: &Pool, tokens: Tokens) -> bool {
+    let running = pool.current.map_or(Tokens::ZERO, |period| period.balance.granted);
+    let total = running.max(pool.terms.allowance).checked_add(pool.purchased.granted);
+    total.and_then(|total| total.checked_add(tokens)).is_none()
 }
 
 pub(super) fn set_allowance(
@@ -71,6 +77,9 @@ pub(super) fn set_allowance(
         period: change.period.unwrap_or(pool.terms.period),
         time_zone: change.time_zone.unwrap_or(pool.terms.time_zone),
     };
+    if terms.allowance.checked_add(pool.purchased.granted).is_none() {
+        return refused(Outcome::AllowanceOverflow);
+    }
     // A running period keeps its bounds; new bounds begin with the next one. One without an end is closed where new terms give it one.
     let running = pool.current.filter(|period| period.contains(now));
     let bounds = match running {

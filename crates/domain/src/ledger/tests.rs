@@ -285,6 +285,30 @@ fn a_grant_that_overflows_changes_nothing() {
     assert_eq!(story.events.len(), 1);
 }
 
+/// A pool shows one sum of both, which must stay an exact amount.
+#[test]
+fn an_allowance_and_what_was_purchased_never_overflow_together() {
+    let most = Tokens::MAX.get();
+    let set = |story: &mut Story, allowance: i64| {
+        let change = AllowanceChange { allowance: Some(tokens(allowance)), period: Some(Period::Day), time_zone: None };
+        story.run(Command::SetAllowance { pool: story.pool.clone(), change })
+    };
+    let mut story = Story::new();
+    story.grant(most - 10);
+    assert_eq!(set(&mut story, 11), Outcome::AllowanceOverflow);
+    assert_eq!(story.events.len(), 1);
+    assert!(matches!(set(&mut story, 10), Outcome::PoolChanged { pool, .. } if pool.total() == Tokens::MAX));
+    assert_eq!(story.grant(1), Outcome::BalanceOverflow);
+    // What was used stays granted until the period is over, and the terms hold from the next one on.
+    story.consume(10);
+    set(&mut story, 0);
+    assert_eq!(story.grant(1), Outcome::BalanceOverflow);
+    story.now += TimeDelta::days(2);
+    set(&mut story, 4);
+    story.grant(6);
+    assert_eq!(story.state.pools[&story.pool].total(), Tokens::MAX);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Grant(i64),
