@@ -1,7 +1,10 @@
 //! I9: buckets forget nothing and limits let no more pass than they say. Of each bucket of a payer, from the ledger alone:
 //!
 //! - it holds at least what the payer's recent charges took and what cannot have left since;
-//! - the charges were never more than its capacity and what had left by then.
+//! - the charges were never more than its capacity and what had left by then;
+//! - where its store was lost, they were never more than twice that. The restored bucket lacks only what was taken and not yet
+//!   committed, which is one capacity at most: the maximum burst of a limit that refuses while its store is away. Others let pass
+//!   more meanwhile, by their `onOutage`.
 //!
 //! What is in a bucket beyond its charges is no difference: it is on its way to the ledger, or was lost with a process and leaves by
 //! itself. Two things are only known from when on: the payer's buckets, when they were restored last, and the limits, when they were
@@ -15,7 +18,7 @@ use domain::{
     bucket::Reading as BucketReading,
     charge::{Charge, ChargeStatus},
     ids::{ChargeId, OrgId, Payer, UserId},
-    settings::{Settings, Tier},
+    settings::{OnOutage, Settings, Tier},
 };
 use ports::{
     StoreError,
@@ -221,6 +224,14 @@ impl Seen {
         let from = (self.known_since_ms + IN_FLIGHT_MS).max(self.changed_at_ms + FOLLOWED_MS);
         self.took.iter().filter(move |took| took.at_ms > from)
     }
+
+    /// Surely decided by this bucket or by the one that was lost before it. A store that was lost twice within [`IN_FLIGHT_MS`] may
+    /// have let pass one capacity more.
+    fn decided_around_the_loss(&self) -> impl Iterator<Item = &Took> {
+        let from = (self.known_since_ms - IN_FLIGHT_MS).max(self.changed_at_ms + FOLLOWED_MS);
+        let refuses = self.bucket.on_outage == OnOutage::Closed;
+        self.took.iter().filter(move |took| refuses && took.at_ms > from)
+    }
 }
 
 fn wrong_with(limits: &Limits, seen: &Seen) -> Option<Wrong> {
@@ -234,7 +245,8 @@ fn wrong_with(limits: &Limits, seen: &Seen) -> Option<Wrong> {
         let newest = seen.surely_in().last().map(|took| took.charge);
         return wrong(newest, format!("at least {} used", rule::shown(least)), format!("{} used", rule::shown(reading.used_micro.into())));
     }
-    let widest = limits.widest(key)?;
-    let (charge, most, level) = rule::first_beyond(widest, seen.surely_decided())?;
+    let beyond = rule::first_beyond(limits.widest(key)?, seen.surely_decided());
+    let burst = Terms::of(&bucket.rule).over_a_loss();
+    let (charge, most, level) = beyond.or_else(|| rule::first_beyond(burst, seen.decided_around_the_loss()))?;
     wrong(Some(charge), format!("at most {} at once", rule::shown(most)), format!("{} passed", rule::shown(level)))
 }

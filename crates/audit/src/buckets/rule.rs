@@ -67,6 +67,11 @@ impl Terms {
         };
         Self { capacity_micro: self.capacity_micro.max(other.capacity_micro), pace }
     }
+
+    /// Of a bucket that was lost and restored without what was in flight, which was its capacity at most.
+    pub fn over_a_loss(self) -> Self {
+        Self { capacity_micro: 2 * self.capacity_micro, ..self }
+    }
 }
 
 /// What must still be in the bucket, in micro-tokens (millionths of a slot).

@@ -48,7 +48,7 @@ impl World {
         let store = Embedded::in_temp().await.unwrap();
         let now = Utc::now().duration_trunc(TimeDelta::milliseconds(1)).unwrap();
         for (name, limit) in [
-            ("slow", json!({"scope": "USER", "capacity": 500, "leakRatePerSecond": 0.5})),
+            ("slow", json!({"scope": "USER", "capacity": 500, "leakRatePerSecond": 0.5, "onOutage": "CLOSED"})),
             ("fixed", json!({"scope": "USER", "algorithm": "FIXED_WINDOW", "capacity": 2_000, "windowSeconds": 120})),
             ("sliding", json!({"scope": "ORG", "algorithm": "SLIDING_WINDOW", "capacity": 3_000, "windowSeconds": 90})),
             ("running", json!({"scope": "USER", "algorithm": "CONCURRENCY", "capacity": 4})),
@@ -355,4 +355,32 @@ async fn a_slot_that_was_freed_by_hand_is_a_difference() {
     let report = world.audit().await;
     let [difference] = found(&report, "I9").1 else { panic!("{:#?}", found(&report, "I9")) };
     assert_eq!((difference.expected.as_str(), difference.found.as_str()), ("at least 2 used", "1 used"));
+}
+
+/// Takes that reach the ledger only after the buckets were lost are the burst that may pass above a limit.
+#[tokio::test]
+async fn what_was_in_flight_at_a_loss_may_pass_above_a_limit_and_no_more() {
+    let world = World::new(4).await;
+    let payer = payers()[0];
+    world.surely_consume(payer, 1).await;
+    world.clock.advance(TimeDelta::seconds(60));
+    let in_flight = world.spec(payer);
+    assert!(world.take(&in_flight, 480, None).await.is_some());
+    world.buckets.forget(payer).await.unwrap();
+    world.surely_consume(payer, 490).await;
+    world.write(payer, Command::Consume { spec: in_flight, tokens: tokens(480) }).await;
+    assert!(found(&world.audit().await, "I9").1.is_empty(), "970 of 500 in one burst");
+
+    // A store that came back empty: nothing of what was booked is in it.
+    world.buckets.forget(payer).await.unwrap();
+    let mut empty = world.buckets_of(&world.spec(payer), false);
+    empty.retain(|bucket| !bucket.key.scope.is_shared());
+    let long_gone = Use { buckets: empty, ask: Ask { amount: tokens(1), hold: None }, age_ms: 86_400_000 };
+    world.buckets.restore(payer, &[long_gone]).await.unwrap();
+    world.clock.advance(TimeDelta::seconds(1));
+    let beyond = world.surely_consume(payer, 200).await;
+    let report = world.audit().await;
+    let [difference] = found(&report, "I9").1 else { panic!("{:#?}", found(&report, "I9")) };
+    assert!(difference.subject.starts_with("bucket slow of USER "), "{difference:#?}");
+    assert_eq!((difference.charge_id, difference.found.as_str()), (Some(beyond), "1170 passed"));
 }
