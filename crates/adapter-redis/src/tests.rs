@@ -1,7 +1,6 @@
 //! Batches, races, and a Redis that misbehaves. That the scripts are the domain's rule is shown in `contract-tests`.
 
 mod outages;
-mod own_server;
 mod slices;
 
 use crate::{RedisRateLimits, keys::Content};

@@ -37,6 +37,21 @@ async fn a_stream_tells_the_quota_at_once_and_again_with_each_change_of_its_paye
 }
 
 #[tokio::test]
+async fn an_orgs_members_are_told_the_orgs_quota_and_strangers_nothing() {
+    let world = World::new();
+    world.accounts.join(org(1), user(2), Role::Member);
+    world.accounts.join(org(1), user(1), Role::OrgAdmin);
+    world.grant(Payer::Org(org(1)), 100).await;
+    let path = format!("{STREAM}&orgId={}", org(1));
+    let (_, mut stream) = world.open(&caller(2), &path, &[]).await;
+    assert_eq!(next(&mut stream).await.2["remainingTokens"], 100);
+    world.consume(&caller(1), &json!({"orgId": org(1), "provider": "openai", "tokens": 30})).await.expect(200);
+    let (_, _, quota) = next(&mut stream).await;
+    assert_eq!((&quota["orgId"], &quota["remainingTokens"]), (&json!(org(1)), &json!(70)));
+    assert_eq!(world.open(&caller(3), &path, &[]).await.0, 404);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_taken_up_again_tells_the_thresholds_it_missed_first() {
     let world = World::new();
     world.grant(Payer::User(user(1)), 100).await;

@@ -14,6 +14,7 @@ mod idempotency;
 mod limits;
 mod live;
 mod outages;
+mod overload;
 mod payers;
 mod pools;
 mod previews;

@@ -265,3 +265,39 @@ async fn each_planted_corruption_is_named_in_the_embedded_stores() {
         assert_named(&damaged, what, id, seq);
     }
 }
+
+/// In the embedded mode the buckets are in the memory of the process, which is asked for them.
+#[tokio::test]
+async fn buckets_that_disagree_with_the_ledger_are_named_by_the_running_embedded_process() {
+    let data = tempfile::tempdir().unwrap();
+    let setup = Setup::embedded(data.path());
+    let process = setup.start();
+    let (admin, user) = (process.client(), Uuid::new_v4());
+    let grant = json!({"userId": user, "provider": "openai", "tokens": 1000, "reason": "test"});
+    admin.post("/api/v1/admin/pools/grant", grant).await.expect(201);
+    let slow = json!({"scope": "USER", "capacity": 100, "leakRatePerSecond": 0.001, "onOutage": "CLOSED"});
+    admin.put("/api/v1/admin/limits/slow", slow).await.expect(201);
+    let audited = || async { admin.post("/api/v1/admin/audit", json!({})).await.expect(200).body };
+    let i9 = |report: &Value| report["invariants"].as_array().unwrap().iter().find(|one| one["id"] == "I9").unwrap().clone();
+    let consume = |tokens: i64| admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "openai", "tokens": tokens}));
+    consume(1).await.expect(200);
+    // Limits and payers must have been known for a while, as they are outside of tests.
+    sqlite(data.path(), "weir.db", &["UPDATE settings_version SET at = at - 3600000"]).await;
+    tokio::time::sleep(Duration::from_millis(5_500)).await;
+    consume(60).await.expect(200);
+    let clean = audited().await;
+    assert!(clean["clean"] == true && i9(&clean)["checked"].as_i64().unwrap() > 0, "{clean:#}");
+
+    for (what, amount, damaged) in [("a bucket with less than its charges took", 60, 99), ("more passed than the maximum burst", 1, 250)] {
+        let change =
+            |from: i64, to: i64| format!("UPDATE charge SET held = {to}, settled = {to}, from_purchased = {to} WHERE settled = {from}");
+        sqlite(data.path(), "weir.db", &[&change(amount, damaged)]).await;
+        let report = audited().await;
+        let differences = i9(&report)["differences"].clone();
+        let slow = differences.as_array().unwrap().iter().find(|one| one["subject"].as_str().unwrap().starts_with("bucket slow of USER"));
+        assert!(slow.is_some_and(|slow| slow["seq"].is_i64()), "{what}: {report:#}");
+        sqlite(data.path(), "weir.db", &[&change(damaged, amount)]).await;
+    }
+    let healed = audited().await;
+    assert_eq!(healed["clean"], true, "{healed:#}");
+}

@@ -1,6 +1,6 @@
 //! What is wrong gets its status and code, changes nothing and leaves nothing behind in any store.
 
-use crate::harness::{Client, Process, Setup, World};
+use crate::harness::{Process, Setup, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -65,28 +65,13 @@ fn consume_cases(user: Uuid) -> Vec<Case> {
     ]
 }
 
-async fn raw(client: &Client, url: &str, key: &str, case: &Case) -> (u16, Value) {
-    let _ = client;
-    let response = reqwest::Client::new()
-        .post(format!("{url}{CONSUME}"))
-        .header("x-api-key", key)
-        .header("content-type", case.content_type)
-        .body(case.body.clone())
-        .send()
-        .await
-        .unwrap();
-    let status = response.status().as_u16();
-    assert!(response.headers().contains_key("x-correlation-id"));
-    let text = response.text().await.unwrap();
-    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-}
-
 async fn bad_bodies_are_refused(process: &Process, user: Uuid) {
     for case in consume_cases(user) {
-        let (status, body) = raw(&process.client(), &process.url, crate::harness::ADMIN_KEY, &case).await;
+        let answer = process.client().post_bytes(CONSUME, case.body.clone().into(), &[("content-type", case.content_type)]).await;
         let shown = &case.body[..case.body.len().min(100)];
-        assert_eq!((status, &body["code"]), (case.status, &json!(case.code)), "{shown}: {body:#}");
-        assert!(body.to_string().contains(case.names), "{shown} does not name {}: {body:#}", case.names);
+        assert_eq!((answer.status.as_u16(), &answer.body["code"]), (case.status, &json!(case.code)), "{shown}: {:#}", answer.body);
+        assert!(answer.body.to_string().contains(case.names), "{shown} does not name {}: {:#}", case.names, answer.body);
+        assert!(answer.headers.contains_key("x-correlation-id"));
     }
 }
 

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 pub const ADMIN_KEY: &str = "weir_test_0123456789abcdef0123456789abcdef";
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a client goes on asking a server that has too much to do.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address that was free a moment ago.
 pub fn free_address() -> String {
@@ -157,10 +159,6 @@ impl Process {
         Client::new(&self.url, ADMIN_KEY)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL: no chance to clean up.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -179,6 +177,13 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("weir did not exit within 30 s of SIGINT: {}", tail(&self.log));
+    }
+
+    /// A line of `/proc/PID/status` that is in kB: `VmRSS` is the memory in use, `VmHWM` the most there ever was.
+    pub fn memory_kib(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn log_text(&self) -> String {
@@ -350,30 +355,53 @@ impl Client {
 
     /// For many requests to processes that are not restarted.
     pub fn that_keeps_connections(&self) -> Self {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         Self { http, ..self.clone() }
     }
 
     pub async fn try_send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> reqwest::Result<Answer> {
+        let request = self.request(method, path, headers);
+        answer(if let Some(body) = body { request.json(body) } else { request }).await
+    }
+
+    /// A body that is no plain JSON; its content type is among the headers.
+    pub async fn post_bytes(&self, path: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+        answer(self.request(Method::POST, path, headers).body(body)).await.unwrap()
+    }
+
+    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !self.key.is_empty() {
             request = request.header("x-api-key", &self.key);
         }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request.send().await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok(Answer { status, headers, body })
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Answer {
         self.try_send(method, path, body, headers).await.unwrap()
+    }
+
+    /// As a client should where the server is overloaded: once more under the same key after the pause that the server asks for. The
+    /// flag says that an attempt had an unknown end, after which buckets may hold more than was booked.
+    pub async fn post_until_decided(&self, path: &str, body: &Value) -> (Answer, bool) {
+        let (key, started, mut unknown) = (Uuid::new_v4().to_string(), Instant::now(), false);
+        loop {
+            let answer = self.try_send(Method::POST, path, Some(body), &[("idempotency-key", &key)]).await;
+            let pause = match &answer {
+                Ok(answer) if answer.status == 503 || answer.body["code"] == "idempotency_in_progress" => {
+                    let reason = answer.body["reason"].as_str().unwrap_or_default();
+                    unknown |= ["did not say", "closed during outages"].iter().any(|text| reason.contains(text));
+                    answer.header("retry-after").parse().expect("the pause to make, in seconds")
+                }
+                Ok(_) => return (answer.unwrap(), unknown),
+                Err(_) => {
+                    unknown = true;
+                    1
+                }
+            };
+            assert!(started.elapsed() < PATIENCE, "{path} is still not decided: {answer:?}");
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -401,6 +429,14 @@ impl Client {
         let key = self.post("/api/v1/auth/api-keys", body).await.expect(201).str("apiKey");
         self.with_key(&key)
     }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+    let response = request.send().await?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answer { status, headers, body })
 }
 
 /// Asks until the answer satisfies; fails with the last answer after `within`.

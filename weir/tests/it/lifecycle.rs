@@ -48,9 +48,7 @@ async fn nothing_is_lost_by_a_restart_or_a_kill() {
 async fn an_idle_process_stays_small_and_shows_its_state() {
     let data = tempfile::tempdir().unwrap();
     let process = Setup::embedded(data.path()).start();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let resident_kib: u64 =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let resident_kib = process.memory_kib("VmRSS");
     assert!(resident_kib < 60 * 1024, "{resident_kib} KiB resident when idle");
     let client = Client::new(&process.url, "");
     client.get("/livez").await.expect(200);

@@ -1,9 +1,7 @@
 //! Every kind of limit through the front door, on both sets of stores.
 
-use crate::{
-    harness::{Client, Process, Setup, World, eventually},
-    own_redis::OwnRedis,
-};
+use crate::harness::{Client, Process, Setup, World, eventually};
+use own_redis::OwnRedis;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -154,7 +152,7 @@ async fn an_emptied_redis_gives_nobody_anything() {
 /// Killed and started again with nothing in it, as after a failover to a server that never saw the writes.
 #[tokio::test]
 async fn a_restarted_redis_gives_nobody_anything() {
-    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start());
+    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start(&[]));
     world.set("WEIR__REDIS__URL", redis.url());
     world.migrate(data.path());
     let restart = async |process: Process| {
@@ -184,7 +182,7 @@ async fn each_kind_of_limit_holds_on_a_redis_cluster() {
 /// While Redis is away each of two processes keeps its half of a limit, as their heartbeats have counted them.
 #[tokio::test]
 async fn without_redis_two_processes_share_a_local_limit() {
-    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start());
+    let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start(&[]));
     world.set("WEIR__REDIS__URL", redis.url());
     world.set("WEIR__REDIS__TIMEOUT_MS", "1000".into());
     world.migrate(data.path());

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
 
 mod audit;
+mod bad_amounts;
 mod bad_input;
 mod dead_letters;
 mod harness;
@@ -11,8 +12,8 @@ mod lifecycle;
 mod limits;
 mod live;
 mod money;
-mod own_redis;
 mod path;
+mod predecessor;
 mod race;
 mod roles;
 mod seed;

@@ -70,6 +70,15 @@ async fn usage_is_told_booked_and_reported(process: &Process, audited: &Client) 
     assert_eq!(report.body["clean"], true, "{:#}", report.body);
 }
 
+async fn memory_does_not_grow_with_what_is_sent(process: &Process) {
+    let before = process.memory_kib("VmHWM");
+    let (answers, end) = send_lines(process, format!("{}\n", "x".repeat(10_000_000)).repeat(8)).await;
+    assert!(answers.iter().all(|answer| answer["code"] == "payload_too_large"), "{answers:?}");
+    assert_eq!(end["summary"]["lines"], 8);
+    let grown = process.memory_kib("VmHWM") - before;
+    assert!(grown < 16 * 1024, "{grown} KiB more for a body of 80 MB");
+}
+
 async fn previews_and_batches_answer_per_item(process: &Process) {
     let admin = process.client();
     let user = Uuid::new_v4();
@@ -115,6 +124,7 @@ async fn usage_that_happened_is_booked_once_on_the_embedded_stores() {
     let data = tempfile::tempdir().unwrap();
     let process = Setup::embedded(data.path()).start();
     usage_is_told_booked_and_reported(&process, &process.client()).await;
+    memory_does_not_grow_with_what_is_sent(&process).await;
     previews_and_batches_answer_per_item(&process).await;
 }
 

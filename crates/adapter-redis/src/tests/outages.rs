@@ -7,12 +7,12 @@ use crate::{
     keys::tag,
     scripts::{ANNOUNCE, Arguments},
     servers::Servers,
-    tests::own_server::{OwnCluster, OwnServer},
 };
 use domain::{
     bucket::Ask,
     ids::{OrgId, Payer},
 };
+use own_redis::{OwnCluster, OwnRedis};
 use ports::{
     StoreError,
     rate_limits::{RateLimits, Take, TakeAnswer, Use, Verdict},
@@ -116,7 +116,7 @@ async fn is_restored(limits: &RedisRateLimits, payer: Payer, lose: impl FnOnce()
 
 #[tokio::test]
 async fn a_restarted_redis_is_restored_from_the_ledger() {
-    let mut server = OwnServer::start(&[]);
+    let mut server = OwnRedis::start(&[]);
     let limits = RedisRateLimits::connect(&server.url(), "weir", Duration::from_secs(5)).await.unwrap();
     is_restored(&limits, Payer::Org(OrgId(Uuid::new_v4())), || {
         server.kill();
@@ -128,7 +128,7 @@ async fn a_restarted_redis_is_restored_from_the_ledger() {
 /// With its data on disk, too: the last second of it may be lost.
 #[tokio::test]
 async fn a_redis_that_comes_back_with_its_data_is_restored_all_the_same() {
-    let mut server = OwnServer::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let mut server = OwnRedis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let limits = RedisRateLimits::connect(&server.url(), "weir", Duration::from_secs(5)).await.unwrap();
     is_restored(&limits, Payer::Org(OrgId(Uuid::new_v4())), || {
         server.kill();

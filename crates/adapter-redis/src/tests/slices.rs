@@ -1,10 +1,7 @@
 //! Slices of shared buckets: whoever spends them, however late, and whoever dies with them, no bucket is ever above its capacity.
 
 use super::{cluster_url, tokens, url};
-use crate::{
-    RedisRateLimits, arguments::Coder, clock::LocalClock, keys::tag, parts::Part, servers::Servers, slices::Slices, store::Store,
-    tests::own_server::OwnServer,
-};
+use crate::{RedisRateLimits, arguments::Coder, clock::LocalClock, keys::tag, parts::Part, servers::Servers, slices::Slices, store::Store};
 use chrono::TimeDelta;
 use domain::{
     bucket::{Ask, BucketRule, Pace, State, Wait},
@@ -12,6 +9,7 @@ use domain::{
     ids::Provider,
     settings::{LimitScope, OnOutage},
 };
+use own_redis::OwnRedis;
 use ports::{
     Clock,
     rate_limits::{Bucket, BucketKey, Group, RateLimits, Take},
@@ -214,7 +212,7 @@ async fn a_slice_that_is_spent_late_lifts_no_bucket_above_its_capacity() {
 
 #[tokio::test]
 async fn a_hot_bucket_is_asked_for_one_in_twenty_requests_at_most() {
-    let server = OwnServer::start(&[]);
+    let server = OwnRedis::start(&[]);
     let clock = Clock::manual("2026-11-21T12:00:00Z".parse().unwrap());
     let store = process(&Arc::new(Servers::open(&server.url(), Duration::from_secs(5)).unwrap()), &clock);
     let per_second = BucketRule::draining(100_000, Thousandths::new(10_000_000).unwrap());

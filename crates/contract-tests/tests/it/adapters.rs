@@ -35,9 +35,11 @@ macro_rules! on_each_adapter {
     };
 }
 
-/// The same on a ledger that is divided over two databases.
-macro_rules! on_two_databases {
+/// The same, and on a ledger that is divided over two databases.
+macro_rules! on_each_adapter_and_two_databases {
     ($suite:ident; one: $($claim:ident),* $(,)?; two: $($claim_of_two:ident),* $(,)?;) => {
+        crate::adapters::on_each_adapter! { $suite; one: $($claim),*; two: $($claim_of_two),*; }
+
         mod two_databases {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $claim() {
@@ -55,4 +57,4 @@ macro_rules! on_two_databases {
     };
 }
 
-pub(crate) use {on_each_adapter, on_two_databases};
+pub(crate) use {on_each_adapter, on_each_adapter_and_two_databases};

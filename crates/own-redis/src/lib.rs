@@ -1,4 +1,5 @@
-//! Redis servers of a test's own, to be killed, silenced and failed over. Ended when dropped.
+//! Redis servers of a test's own, to be killed, started again and failed over. Ended when dropped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests use it, and one that cannot go on must stop loudly")]
 
 use std::{
     net::TcpListener,
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
-pub struct OwnServer {
+/// One server.
+pub struct OwnRedis {
     pub port: u16,
     arguments: Vec<String>,
     directory: TempDir,
@@ -21,8 +23,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-impl OwnServer {
-    /// Keeps nothing on disk.
+impl OwnRedis {
+    /// Keeps nothing on disk unless the arguments say so.
     pub fn start(arguments: &[&str]) -> Self {
         let (port, directory) = (free_port(), TempDir::new().unwrap());
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -47,6 +49,7 @@ impl OwnServer {
         self.wait_for(&["ping"], "PONG");
     }
 
+    /// What redis-cli prints.
     pub fn ask(&self, command: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -72,7 +75,7 @@ fn launch(port: u16, arguments: &[String], directory: &TempDir) -> Child {
     command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("redis-server is installed")
 }
 
-impl Drop for OwnServer {
+impl Drop for OwnRedis {
     fn drop(&mut self) {
         let _ended = self.process.kill();
         let _status = self.process.wait();
@@ -81,7 +84,7 @@ impl Drop for OwnServer {
 
 /// Three masters and a replica of the first one.
 pub struct OwnCluster {
-    pub nodes: Vec<OwnServer>,
+    pub nodes: Vec<OwnRedis>,
 }
 
 impl OwnCluster {
@@ -90,13 +93,13 @@ impl OwnCluster {
             let bus = free_port().to_string();
             let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
             (
-                OwnServer::start(
+                OwnRedis::start(
                     &[&options[..], &["--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no"]].concat(),
                 ),
                 bus,
             )
         };
-        let nodes: Vec<(OwnServer, String)> = (0..4).map(|_| node()).collect();
+        let nodes: Vec<(OwnRedis, String)> = (0..4).map(|_| node()).collect();
         for (number, range) in [["0", "5460"], ["5461", "10922"], ["10923", "16383"]].into_iter().enumerate() {
             nodes[number].0.ask(&["cluster", "addslotsrange", range[0], range[1]]);
         }
