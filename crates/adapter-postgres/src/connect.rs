@@ -13,8 +13,16 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// Longest wait for a free connection, then for the server's word on each statement, each lock, and on a transaction nobody continues.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-const SESSION_LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "6s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
+/// Everything here goes by key, and a connection keeps the plan that it made while a table, or the partition of a new day, was empty: such
+/// a plan must not read the whole table once that is full. Long reads lift all of it again (`allow_long_reads.sql`).
+const SESSION: [(&str, &str); 6] = [
+    ("statement_timeout", "6s"),
+    ("lock_timeout", "4s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -47,7 +55,7 @@ impl Postgres {
         let options = PgConnectOptions::from_str(&settings.url)
             .map_err(not_done)?
             .application_name("weir")
-            .options(SESSION_LIMITS)
+            .options(SESSION)
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections.max(2))

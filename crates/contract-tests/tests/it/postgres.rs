@@ -9,6 +9,7 @@ use ports::{
     ledger::{Claim, Ledger, LedgerAnswer, LedgerRequest},
     outbox::Outbox,
 };
+use sqlx::{Connection, PgConnection};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -295,5 +296,36 @@ async fn old_weeks_are_read_only_by_those_who_ask_for_them() {
         assert_eq!(seqs, (after + 1..=(after + 30).min(200)).collect::<Vec<_>>());
     }
     audit(&store.one, &customer).await;
+    store.remove().await;
+}
+
+/// Every connection makes its plans while the tables are empty, and keeps them: of a day's new partition for the whole day.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_of_a_batch_reads_a_table_as_a_whole_when_it_has_grown() {
+    let store = FreshPostgres::create().await;
+    let customers: Vec<Customer> = (0..50).map(|_| Customer::user()).collect();
+    store.one.apply(&customers.iter().map(|customer| customer.grant(1_000_000)).collect::<Vec<_>>()).await.unwrap();
+    let under_fresh_keys = |requests: &[LedgerRequest]| -> Vec<LedgerRequest> {
+        requests.iter().map(|request| under_key(request.clone(), &fresh_key(), 1, Claim::Completes)).collect()
+    };
+    for round in 0..60 {
+        // Through both, so that some batches know their pools and others read.
+        let ledger = if round % 7 == 0 { &store.other } else { &store.one };
+        let holds: Vec<LedgerRequest> = customers.iter().map(|customer| customer.hold(5)).collect();
+        ledger.apply(&under_fresh_keys(&holds)).await.unwrap();
+        let settle = customers.iter().zip(&holds).map(|(customer, hold)| customer.settle(charge_id(hold), 5));
+        ledger.apply(&under_fresh_keys(&settle.collect::<Vec<_>>())).await.unwrap();
+    }
+    // A connection reports what it did at its end.
+    store.one.close().await;
+    store.other.close().await;
+    let mut connection = PgConnection::connect(&store.url).await.unwrap();
+    let read_whole = "SELECT relname::text, seq_tup_read FROM pg_stat_user_tables
+                      WHERE seq_tup_read > 1000 AND relname ~ '^(charge|pool|idempotency|outbox_[0-9])'";
+    let rows: Vec<(String, i64)> = sqlx::query_as(read_whole).fetch_all(&mut connection).await.unwrap();
+    assert_eq!(rows, [], "tables and the rows that were read by scans");
+    let by_index = "SELECT sum(idx_tup_fetch)::bigint FROM pg_stat_user_tables WHERE relname = 'charge'";
+    assert!(sqlx::query_scalar::<_, i64>(by_index).fetch_one(&mut connection).await.unwrap() >= 3_000, "the server counts");
+    connection.close().await.unwrap();
     store.remove().await;
 }
