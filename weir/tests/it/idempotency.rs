@@ -48,6 +48,26 @@ fn changes(user: Uuid) -> Vec<((Method, String), Value, Value)> {
             json!({"userId": user, "unit": "TOKENS", "period": "DAY", "limit": 100_001}),
         ),
         (
+            put("/api/v1/admin/money".into()),
+            json!({"currency": "USD", "minorUnitDigits": 6}),
+            json!({"currency": "USD", "minorUnitDigits": 5}),
+        ),
+        (
+            put("/api/v1/admin/prices/idempotent".into()),
+            json!({"provider": "qwen", "inputPerMillion": "1", "outputPerMillion": "2"}),
+            json!({"provider": "qwen", "inputPerMillion": "1", "outputPerMillion": "3"}),
+        ),
+        (
+            post("/api/v1/tokens/webhooks"),
+            json!({"userId": user, "url": "https://example.com/hook"}),
+            json!({"userId": user, "url": "https://example.com/other"}),
+        ),
+        (
+            post("/api/v1/limits/take"),
+            json!({"limit": "user-default", "key": "job", "amount": 1}),
+            json!({"limit": "user-default", "key": "job", "amount": 2}),
+        ),
+        (
             post("/api/v1/tokens/consume"),
             json!({"userId": user, "provider": "openai", "tokens": 10}),
             json!({"userId": user, "provider": "openai", "tokens": 11}),

@@ -179,16 +179,19 @@ async fn each_kind_of_limit_holds_on_a_redis_cluster() {
     each_kind_of_limit_holds(&Setup::distributed(data.path(), &world).start()).await;
 }
 
-/// While Redis is away each of two processes keeps its half of a limit, as their heartbeats have counted them.
+/// A closed one refuses, an open one lets pass, and of a local one each of two processes keeps its half, as their heartbeats have
+/// counted them.
 #[tokio::test]
-async fn without_redis_two_processes_share_a_local_limit() {
+async fn without_redis_each_limit_does_as_it_says_and_two_processes_share_a_local_one() {
     let (data, mut world, mut redis) = (tempfile::tempdir().unwrap(), World::new(), OwnRedis::start(&[]));
     world.set("WEIR__REDIS__URL", redis.url());
     world.set("WEIR__REDIS__TIMEOUT_MS", "1000".into());
     world.migrate(data.path());
     let (_others, deciders) = Setup::distributed(data.path(), &world).start_divided(2);
-    let shared = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 41, "windowSeconds": 3_600, "onOutage": "LOCAL"});
-    deciders[0].client().put("/api/v1/admin/limits/shared", shared).await.expect(201);
+    for (name, on_outage) in [("guarded", "CLOSED"), ("lenient", "OPEN"), ("shared", "LOCAL")] {
+        let limit = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 41, "windowSeconds": 3_600, "onOutage": on_outage});
+        deciders[0].client().put(&format!("/api/v1/admin/limits/{name}"), limit).await.expect(201);
+    }
     for process in &deciders {
         let knows = |answer: &crate::harness::Answer| {
             answer.body.as_str().is_some_and(|text| text.lines().any(|line| line == "bucket_processes 2"))
@@ -212,5 +215,18 @@ async fn without_redis_two_processes_share_a_local_limit() {
             }
         };
         assert_eq!((granted, &refused.body["capacity"]), (20, &json!(20)), "half of 41, rounded down: {:#}", refused.body);
+        let closed = take(&client, "guarded").await.expect(503);
+        assert_eq!((closed.body["code"].as_str(), closed.header("retry-after")), (Some("unavailable"), "1"));
+        for _ in 0..42 {
+            assert_eq!(take(&client, "lenient").await.expect(200).header("x-weir-limit-mode"), "open");
+        }
+        let metrics = client.get("/metrics").await.body;
+        let counted = |mode: &str, times: usize| {
+            let line = format!("failure_mode_total{{mode=\"{mode}\"}} {times}");
+            assert!(metrics.as_str().unwrap().lines().any(|other| other == line), "{line}");
+        };
+        counted("local", 21);
+        counted("closed", 1);
+        counted("open", 42);
     }
 }

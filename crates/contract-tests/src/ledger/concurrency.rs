@@ -32,6 +32,32 @@ pub async fn two_writers_never_overspend_a_pool(one: &dyn Ledger, other: &dyn Le
     audit(one, &customer).await;
 }
 
+/// Two amounts, one of them twice, and a release: the first one ends the hold, and the others agree with it or are refused.
+pub async fn of_ends_that_race_one_is_booked_and_told_to_all(one: &dyn Ledger, other: &dyn Ledger) {
+    let customer = Customer::org();
+    outcome(one, &customer.grant(1_000)).await;
+    let mut settled = 0;
+    for _ in 0..12 {
+        let hold = charged(one, &customer.hold(50)).await.spec.id;
+        let ends = [customer.settle(hold, 30), customer.settle(hold, 70), customer.release(hold), customer.settle(hold, 30)];
+        let race = ends.iter().enumerate().map(|(number, end)| outcome(if number % 2 == 0 { one } else { other }, end));
+        let told = join_all(race).await;
+        let ended = one.find_charge(hold).await.unwrap().unwrap();
+        let changes = told.iter().filter(|told| matches!(told, Outcome::Charged { changed: true, .. })).count();
+        assert_eq!(changes, 1, "{told:?}");
+        for told in told {
+            match told {
+                Outcome::Charged { charge, .. } => assert_eq!((charge.status, charge.settled), (ended.status, ended.settled)),
+                refused => assert_eq!(refused, Outcome::InvalidTransition { status: ended.status }),
+            }
+        }
+        settled += ended.settled.get();
+    }
+    let pool = one.find_pool(&customer.pool()).await.unwrap().unwrap();
+    assert_eq!((pool.remaining(), pool.held()), (tokens(1_000 - settled), tokens(0)));
+    audit(one, &customer).await;
+}
+
 /// A reader that follows `seq > after` sees every number of every shard, in order, at the first try.
 pub async fn a_reader_never_skips_while_several_write<W: Ledger + Outbox>(writers: &[&W], reader: &W) {
     const BATCHES: usize = 60;

@@ -48,6 +48,7 @@ on_each_adapter_and_two_databases! {
         a_key_used_by_another_handle_is_known,
         a_period_that_began_at_another_handle_is_known,
         two_writers_never_overspend_a_pool,
+        of_ends_that_race_one_is_booked_and_told_to_all,
         a_snapshot_under_load_is_of_one_moment,
         overlapping_batches_do_not_deadlock;
 }

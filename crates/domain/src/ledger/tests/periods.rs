@@ -153,3 +153,30 @@ proptest! {
         prop_assert!((start - TimeDelta::milliseconds(1)).with_timezone(&zone).date_naive() < date);
     }
 }
+
+#[test]
+fn a_view_leaves_out_a_period_that_is_over_and_that_no_other_follows() {
+    let mut story = Story::new();
+    story.allowance(100, Period::Day);
+    story.consume(40);
+    story.allowance(0, Period::Day);
+    let (end, moment) = (story.pool().resets_at().unwrap(), TimeDelta::milliseconds(1));
+    let seen = [end - moment, end, end + moment].map(|at| pool_view(story.pool(), at, None).current.is_some());
+    assert_eq!(seen, [true, false, false]);
+}
+
+#[test]
+fn an_allowance_without_periods_keeps_its_usage_until_it_is_given_periods() {
+    let mut story = Story::new();
+    story.allowance(100, Period::None);
+    story.consume(30);
+    story.now += TimeDelta::days(40);
+    story.allowance(80, Period::None);
+    assert_eq!((story.remaining(), story.pool().resets_at()), (50, None));
+    story.allowance(80, Period::Day);
+    let today = story.pool().current.unwrap();
+    assert_eq!((today.starts_at, today.balance.granted, today.balance.settled), (story.now, tokens(80), Tokens::ZERO));
+    assert!(today.ends_at.is_some_and(|end| end <= story.now + TimeDelta::days(1)));
+    let before: Vec<_> = story.state.past_periods.values().map(|period| (period.ends_at, period.balance.settled)).collect();
+    assert_eq!(before, [(Some(story.now), tokens(30))], "the one without an end has one now");
+}
