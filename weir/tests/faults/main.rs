@@ -2,7 +2,7 @@
 //! Alone in its test binary, because it takes the real servers away from everybody else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
 
-#[path = "../it/harness.rs"]
+#[path = "../it/harness/mod.rs"]
 #[allow(dead_code, reason = "shared with the other test binary, which uses the rest")]
 mod harness;
 mod load;

@@ -135,11 +135,16 @@ mod tests {
         LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
     }
 
-    /// A batch that found the pool's shard at `was` and left it at `last_seq`.
     fn batch(pool: &Pool, was: i64, last_seq: i64) -> Batch<'static> {
-        let state = LedgerState { pools: HashMap::from([(pool.key.clone(), pool.clone())]), ..LedgerState::default() };
+        batch_of(std::slice::from_ref(pool), was, last_seq)
+    }
+
+    /// A batch that found the shard of these pools at `was` and left it at `last_seq`.
+    fn batch_of(pools: &[Pool], was: i64, last_seq: i64) -> Batch<'static> {
+        let shard = pools[0].key.payer.shard();
+        let pools = pools.iter().map(|pool| (pool.key.clone(), pool.clone())).collect();
         let head = Head { was, last_seq, epoch: 1, budgets: false };
-        Batch::new(state, BTreeMap::from([(pool.key.payer.shard(), head)]), Utc::now())
+        Batch::new(LedgerState { pools, ..LedgerState::default() }, BTreeMap::from([(shard, head)]), Utc::now())
     }
 
     /// Where the next batch would begin, if this pool needs no reading.
@@ -147,10 +152,9 @@ mod tests {
         known.of(&[consume(pool)]).map(|(_, heads)| heads[&pool.key.payer.shard()].was)
     }
 
-    fn two_of_one_shard() -> [Pool; 2] {
-        let first = pool_of(1);
-        let other = (2..).map(pool_of).find(|pool| pool.key.payer.shard() == first.key.payer.shard()).unwrap();
-        [first, other]
+    fn pools_of_one_shard() -> impl Iterator<Item = Pool> {
+        let shard = |user: u128| Payer::User(UserId(Uuid::from_u128(user))).shard();
+        (1..).filter(move |user| shard(*user) == shard(1)).map(pool_of)
     }
 
     #[test]
@@ -165,12 +169,24 @@ mod tests {
 
     #[test]
     fn a_pool_is_forgotten_when_somebody_else_wrote_to_its_shard_since() {
-        let (known, [pool, other]) = (Known::default(), two_of_one_shard());
+        let (known, mut pools) = (Known::default(), pools_of_one_shard());
+        let (pool, other) = (pools.next().unwrap(), pools.next().unwrap());
         known.learn(batch(&pool, 3, 5));
         known.learn(batch(&other, 5, 6));
         assert_eq!((begins_at(&known, &pool), begins_at(&known, &other)), (Some(6), Some(6)));
         known.learn(batch(&other, 8, 9));
         assert_eq!((begins_at(&known, &pool), begins_at(&known, &other)), (None, Some(9)));
+    }
+
+    #[test]
+    fn only_so_many_pools_of_a_shard_are_kept_and_then_those_of_the_newest_batch() {
+        let (known, pools) = (Known::default(), pools_of_one_shard().take(MOST_POOLS + 1).collect::<Vec<_>>());
+        let [first, .., last, beyond] = &pools[..] else { unreachable!() };
+        known.learn(batch_of(&pools[..MOST_POOLS - 1], 0, 1));
+        known.learn(batch(last, 1, 2));
+        assert_eq!((begins_at(&known, first), begins_at(&known, last)), (Some(2), Some(2)));
+        known.learn(batch(beyond, 2, 3));
+        assert_eq!((begins_at(&known, first), begins_at(&known, last), begins_at(&known, beyond)), (None, None, Some(3)));
     }
 
     #[test]
