@@ -1,5 +1,6 @@
 //! Decisions alone, nothing durable: `limits/take` against the least that could do it, and the check of three scopes against limitador,
-//! both on the same Redis; then races for one limit, in which nothing may be granted above it.
+//! both on the same Redis; a hot key from slices against limitador's memory; then races for one limit, in which nothing may be granted
+//! above it.
 
 use crate::{
     Plan,
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 const TAKE: &str = "limits/take, 64 connections";
 const CHECK: &str = "three scopes, 64 connections";
+const LEASED: &str = "a hot key, 64 connections";
 const RACE: &str = "a race for one limit";
 const CONNECTIONS: usize = 64;
 const RACE_TIME: Duration = Duration::from_secs(2);
@@ -44,18 +46,22 @@ struct Stage {
     bare: Endpoint,
     library: Endpoint,
     limitador: Endpoint,
+    leased: Endpoint,
+    in_memory: Endpoint,
 }
 
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<()> {
     let stage = Stage::set(plan, installation).await?;
     for round in 0..plan.rounds {
         log::note(&format!("check: round {} of {}", round + 1, plan.rounds));
-        for leg in order::<4>(round) {
+        for leg in order::<6>(round) {
             let (leg, mode, endpoint) = match leg {
                 0 => (TAKE, "weir", &stage.weir),
                 1 => (TAKE, "axum + EVALSHA", &stage.bare),
                 2 => (CHECK, "weir's library", &stage.library),
-                _ => (CHECK, "limitador", &stage.limitador),
+                3 => (CHECK, "limitador", &stage.limitador),
+                4 => (LEASED, "weir's library, leased", &stage.leased),
+                _ => (LEASED, "limitador in memory", &stage.in_memory),
             };
             let sample = endpoint.closed(plan, mode, CONNECTIONS).await?;
             if sample.refused > 0 {
@@ -70,6 +76,15 @@ async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) 
     let per_second = |sample: &Sample| Some(sample.per_second);
     report.ratio(TAKE, "requests/s, weir / axum + EVALSHA", ["weir", "axum + EVALSHA"], per_second, Goal::AtLeast(0.75));
     report.ratio(CHECK, "requests/s, weir's library / limitador", ["weir's library", "limitador"], per_second, Goal::AtLeast(2.5));
+    let leased = "weir's library, leased";
+    report.ratio(
+        LEASED,
+        "requests/s, weir's library / limitador in memory",
+        [leased, "limitador in memory"],
+        per_second,
+        Goal::AtLeast(1.2),
+    );
+    report.figure(LEASED, "Redis scripts a check", leased, |sample| sample.redis_scripts_each, Goal::AtMost(0.05));
     for (mode, goal) in [("weir's library", Goal::NeverAbove(0.0)), ("limitador", Goal::None)] {
         report.figure(RACE, &format!("granted above {RACE_LIMIT}, {mode}"), mode, |sample| sample.granted_above_limit, goal);
     }
@@ -92,6 +107,12 @@ impl Stage {
             bare: start(Contender::Bare, &to_bare).await?,
             library: start(Contender::Library, &checks).await?,
             limitador: start(Contender::Limitador, &checks).await?,
+            leased: Endpoint::new(Contender::Leased.start(&plan.servers, &installation.name, &installation.data)?, Rc::clone(&checks))
+                .beside(Meter::of_redis_cluster(&plan.servers).await?),
+            in_memory: Endpoint::new(
+                Contender::LimitadorInMemory.start(&plan.servers, &installation.name, &installation.data)?,
+                Rc::clone(&checks),
+            ),
         })
     }
 }

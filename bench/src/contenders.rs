@@ -35,6 +35,10 @@ pub enum Contender {
     Library,
     /// The same three limits in the limitador library on the same Redis.
     Limitador,
+    /// Weir's buckets as a library in the Redis Cluster: a provider, of which slices are taken ahead.
+    Leased,
+    /// The same limit in the limitador library, in the memory of its process.
+    LimitadorInMemory,
 }
 
 /// One spend, as the last two are asked about it.
@@ -53,7 +57,9 @@ impl Contender {
         let value = self.to_possible_value().context("a contender without a name")?;
         let name = value.get_name();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--serve", name, "--prefix", prefix]).env("WEIR__REDIS__URL", &servers.redis);
+        command
+            .args(["--serve", name, "--prefix", prefix])
+            .env("WEIR__REDIS__URL", if self == Self::Leased { &servers.redis_cluster } else { &servers.redis });
         Process::spawn(command, &folder.join(format!("{name}.log"))).with_context(|| format!("the contender {name}"))
     }
 
@@ -64,6 +70,8 @@ impl Contender {
             Self::Bare => bare::router(&redis, prefix).await?,
             Self::Library => library::router(&redis, prefix).await?,
             Self::Limitador => limitador::router(&redis, prefix).await?,
+            Self::Leased => library::leased_router(&redis, prefix).await?,
+            Self::LimitadorInMemory => limitador::in_memory_router(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("weir-bench{READY}{}", listener.local_addr()?);

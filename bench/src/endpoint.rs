@@ -61,6 +61,7 @@ impl Endpoint {
             cpu_micros_each: Some(each(end.cpu_micros - begin.cpu_micros)),
             store_cpu_micros_each: metered(|reading| reading.store_cpu_micros),
             wal_bytes_each: metered(|reading| reading.wal_bytes).filter(|bytes| *bytes > 0.0),
+            redis_scripts_each: metered(|reading| reading.redis_scripts).filter(|scripts| *scripts > 0.0),
             refused: outcome.refused,
             ..Sample::new(mode)
         })
@@ -72,7 +73,7 @@ impl Endpoint {
             None => Default::default(),
         };
         let cpu_micros = number(self.process.cpu_micros()?);
-        Ok(Reading { cpu_micros, store_cpu_micros: store.cpu_micros, wal_bytes: store.wal_bytes })
+        Ok(Reading { cpu_micros, store_cpu_micros: store.cpu_micros, wal_bytes: store.wal_bytes, redis_scripts: store.scripts })
     }
 }
 
@@ -80,6 +81,7 @@ struct Reading {
     cpu_micros: f64,
     store_cpu_micros: f64,
     wal_bytes: f64,
+    redis_scripts: f64,
 }
 
 /// Each round begins with another leg, so that none always follows the same one.

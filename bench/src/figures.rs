@@ -22,6 +22,9 @@ pub struct Sample {
     /// What the store wrote to its log for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes_each: Option<f64>,
+    /// Scripts that Redis ran for each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis_scripts_each: Option<f64>,
     /// Of a race for one limit: what was granted above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_above_limit: Option<f64>,
@@ -42,6 +45,7 @@ impl Sample {
             cpu_micros_each: each(self.cpu_micros_each),
             store_cpu_micros_each: each(self.store_cpu_micros_each),
             wal_bytes_each: each(self.wal_bytes_each),
+            redis_scripts_each: each(self.redis_scripts_each),
             ..self
         }
     }

@@ -24,6 +24,8 @@ pub struct Servers {
     postgres: String,
     postgres_url: String,
     pub redis: String,
+    /// Seeds of a Redis Cluster.
+    pub redis_cluster: String,
     brokers: String,
     cassandra: String,
 }
@@ -39,9 +41,18 @@ impl Servers {
             postgres: postgres.to_owned(),
             postgres_url: postgres_url.clone(),
             redis: read("WEIR__REDIS__URL")?,
+            redis_cluster: read("WEIR_TEST_REDIS_CLUSTER_URL")?,
             brokers: read("WEIR__KAFKA__BROKERS")?,
             cassandra: read("WEIR__CASSANDRA__NODES")?,
         })
+    }
+
+    /// Each as a Redis of its own, to be asked what it has used.
+    pub fn cluster_nodes(&self) -> impl Iterator<Item = String> {
+        let seeds = self.redis_cluster.trim_start_matches("redis+cluster://");
+        let (user, nodes) = seeds.rsplit_once('@').map_or(("", seeds), |(user, nodes)| (user, nodes));
+        let at = if user.is_empty() { "" } else { "@" };
+        nodes.split(',').map(move |node| format!("redis://{user}{at}{node}"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Weir's own buckets behind the same axum server as its rivals: user and org of a payer, and the provider that all payers share.
+//! Weir's own buckets behind the same axum server as its rivals: user and org of a payer, and the provider that all payers share; or the
+//! provider alone, in a Redis Cluster, where slices of what no payer owns are taken ahead.
 
 use super::{AMPLE, Check, Shared, WINDOW_SECS, answer, limit_of};
 use adapter_redis::RedisRateLimits;
@@ -19,6 +20,21 @@ const BUDGET: Duration = Duration::from_millis(50);
 pub async fn router(redis: &str, prefix: &str) -> Result<Router> {
     let limits = RedisRateLimits::connect(redis, prefix, BUDGET).await?;
     Ok(Router::new().route("/check", post(check)).with_state(Arc::new(limits)))
+}
+
+pub async fn leased_router(redis_cluster: &str, prefix: &str) -> Result<Router> {
+    let limits = RedisRateLimits::connect(redis_cluster, prefix, BUDGET).await?;
+    Ok(Router::new().route("/check", post(check_provider)).with_state(Arc::new(limits)))
+}
+
+async fn check_provider(State(limits): Shared<RedisRateLimits>, Json(check): Json<Check>) -> Response {
+    answer(decide_provider(&limits, check).await)
+}
+
+async fn decide_provider(limits: &RedisRateLimits, check: Check) -> Result<bool> {
+    let provider = Provider::parse(&check.provider)?;
+    let take = Take { buckets: vec![shared(&provider, check.race)], ask: ask()? };
+    known(limits, &take).await?.context("a bucket that no payer owns was forgotten")
 }
 
 async fn check(State(limits): Shared<RedisRateLimits>, Json(check): Json<Check>) -> Response {
@@ -48,15 +64,26 @@ async fn known(limits: &RedisRateLimits, take: &Take) -> Result<Option<bool>> {
 
 fn take(payer: Payer, Check { user, org, provider, race }: Check) -> Result<Take> {
     let provider = Provider::parse(&provider)?;
-    let bucket = |group, scope, owner, capacity| Bucket {
+    let buckets = vec![
+        bucket(&provider, Group::Payer(payer), LimitScope::User, user, AMPLE),
+        bucket(&provider, Group::Payer(payer), LimitScope::Org, org, AMPLE),
+        shared(&provider, race),
+    ];
+    Ok(Take { buckets, ask: ask()? })
+}
+
+fn ask() -> Result<Ask> {
+    Ok(Ask { amount: Tokens::new(1)?, hold: None })
+}
+
+fn shared(provider: &Provider, race: bool) -> Bucket {
+    bucket(provider, Group::Shared, LimitScope::Provider, String::new(), limit_of(race))
+}
+
+fn bucket(provider: &Provider, group: Group, scope: LimitScope, owner: String, capacity: i64) -> Bucket {
+    Bucket {
         key: BucketKey { group, limit: "bench".to_owned(), scope, owner, provider: Some(provider.clone()), model: None },
         rule: BucketRule::fixed_window(capacity, i64::from(WINDOW_SECS)),
         on_outage: OnOutage::Closed,
-    };
-    let buckets = vec![
-        bucket(Group::Payer(payer), LimitScope::User, user, AMPLE),
-        bucket(Group::Payer(payer), LimitScope::Org, org, AMPLE),
-        bucket(Group::Shared, LimitScope::Provider, String::new(), limit_of(race)),
-    ];
-    Ok(Take { buckets, ask: Ask { amount: Tokens::new(1)?, hold: None } })
+    }
 }
