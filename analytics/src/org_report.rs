@@ -5,7 +5,7 @@ use crate::{
     query::{id, window},
     raw_events::{self, Filter},
     routes::{Service, float, instant},
-    totals::{Sums, Totals},
+    totals::{Sums, Totals, cost_of},
     view::{View, view},
     windows::{Bucket, Window, buckets},
 };
@@ -159,10 +159,16 @@ async fn figures(service: &Service, view: &View, generation: Generation, request
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
     let windows: Vec<Window> = request.buckets.iter().map(|bucket| bucket.window).collect();
     let Some(user) = view.user else {
+        let prefix = request.group_by.prefix();
+        // Each counted event is in exactly one cell by model; by user and by key some are in none.
+        if prefix == Dimension::MODEL {
+            let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
+            return Ok(Figures { total: sum(&sums), groups: grouped(sums, request.group_by) });
+        }
         // First, so that whatever it holds is in the groups too.
-        let total = totals.series_of_all(&[request.window], Dimension::MODEL).await.map_err(store_failed)?;
-        let groups = totals.read(&windows, request.group_by.prefix()).await.map_err(store_failed)?;
-        return Ok(Figures { total: total.into_iter().next().unwrap_or_default(), groups: grouped(groups, request.group_by) });
+        let total = total_of(&totals, request, Dimension::MODEL).await?;
+        let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
+        return Ok(Figures { total, groups: grouped(sums, request.group_by) });
     };
     own_figures(service, view, &totals, request, &windows, user).await
 }
@@ -177,11 +183,10 @@ async fn own_figures(
     user: UserId,
 ) -> Result<Figures, Problem> {
     let own = Dimension::providers_of(user);
-    let total = totals.series_of_all(&[request.window], &own).await.map_err(store_failed)?.into_iter().next().unwrap_or_default();
-    let groups = match request.group_by {
+    let (total, groups) = match request.group_by {
         GroupBy::User | GroupBy::Provider => {
             let sums = totals.read(windows, &own).await.map_err(store_failed)?;
-            grouped(sums, request.group_by)
+            (sum(&sums), grouped(sums, request.group_by))
         }
         // Models and keys of one user are no dimension of the rollups.
         GroupBy::Model | GroupBy::Key => {
@@ -194,10 +199,21 @@ async fn own_figures(
                     groups.entry(key).or_default().entry(bucket).or_default().apply(&event);
                 }
             }
-            groups
+            (total_of(totals, request, &own).await?, groups)
         }
     };
     Ok(Figures { total, groups })
+}
+
+fn sum(sums: &Sums) -> CellValue {
+    let mut total = CellValue::default();
+    sums.values().for_each(|value| total.add(value));
+    total
+}
+
+async fn total_of(totals: &Totals<'_>, request: &Request, prefix: &str) -> Result<CellValue, Problem> {
+    let series = totals.series_of_all(&[request.window], prefix).await.map_err(store_failed)?;
+    Ok(series.into_iter().next().unwrap_or_default())
 }
 
 fn grouped(sums: Sums, group_by: GroupBy) -> BTreeMap<String, BTreeMap<usize, CellValue>> {
@@ -264,9 +280,8 @@ fn group(request: &Request, key: &str, series: &BTreeMap<usize, CellValue>) -> (
 
 fn counts(value: &CellValue) -> Value {
     let mut counts = json!({"tokens": value.tokens, "requests": value.requests, "denied": value.denied, "refunded": value.refunded});
-    // Where nothing has a price nothing is said about money.
-    if value.cost_minor_units != 0 {
-        counts["costMinorUnits"] = json!(value.cost_minor_units);
+    if let Some(cost) = cost_of(value) {
+        counts["costMinorUnits"] = json!(cost);
     }
     counts
 }

@@ -5,7 +5,7 @@ use crate::{
     query::UsageQuery,
     raw_events::{self, Filter},
     routes::{Service, float, instant},
-    totals::Totals,
+    totals::{Totals, cost_of},
     view::{View, require_provider, view},
     windows::Window,
 };
@@ -92,9 +92,9 @@ fn answer(service: &Service, provider: &Provider, window: Window, summary: &Summ
         .iter()
         .take(TOP_USERS)
         .filter_map(|(user, value)| Some((user.parse::<UserId>().ok()?, value)))
-        .map(|(user, value)| json!({"userId": user, "totalTokens": value.tokens, "events": events(value)}))
+        .map(|(user, value)| costing(json!({"userId": user, "totalTokens": value.tokens, "events": events(value)}), value))
         .collect();
-    json!({
+    let answer = json!({
         "provider": provider,
         "windowStart": instant(window.from),
         // Nothing has happened after now, so the running minute is whole.
@@ -108,5 +108,13 @@ fn answer(service: &Service, provider: &Provider, window: Window, summary: &Summ
         "uniqueUsers": unique_users,
         "sampleLimit": sample_limit,
         "topUsers": top,
-    })
+    });
+    costing(answer, &summary.total)
+}
+
+fn costing(mut record: Value, value: &CellValue) -> Value {
+    if let Some(cost) = cost_of(value) {
+        record["costMinorUnits"] = json!(cost);
+    }
+    record
 }

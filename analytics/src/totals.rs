@@ -17,6 +17,11 @@ pub type Sums = BTreeMap<(usize, Dimension), CellValue>;
 
 type Cells = Vec<(CellKey, CellValue)>;
 
+/// Minor units of the installation's currency; where nothing has a price nothing is said about money.
+pub fn cost_of(value: &CellValue) -> Option<i64> {
+    Some(value.cost_minor_units).filter(|cost| *cost != 0)
+}
+
 pub struct Totals<'a> {
     pub store: &'a dyn UsageStore,
     pub generation: Generation,

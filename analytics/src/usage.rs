@@ -38,7 +38,7 @@ pub async fn usage(
 
 fn item(event: &UsageEvent, provider: &Provider) -> Value {
     let fact = &event.event;
-    json!({
+    let mut item = json!({
         "key": {"provider": provider, "timestamp": fact.occurred_at.to_rfc3339_opts(SecondsFormat::Millis, true)},
         "eventId": fact.id,
         "userId": fact.user_id,
@@ -51,5 +51,10 @@ fn item(event: &UsageEvent, provider: &Provider) -> Value {
         "allowed": fact.kind == EventType::ChargeSettled,
         "reason": fact.reason,
         "metadata": fact.metadata,
-    })
+    });
+    if let Some(cost) = fact.cost {
+        item["costMinorUnits"] = json!(cost.minor_units);
+        item["currency"] = json!(cost.currency);
+    }
+    item
 }

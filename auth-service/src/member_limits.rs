@@ -29,7 +29,7 @@ pub async fn set(service: &Service, org: OrgId, user: UserId, limits: &[BudgetBo
     let request = |body: &BudgetBody| {
         let (key, terms) = body.understand(payer, Some(user), &settings)?;
         let request = Request { command: Command::SetBudget { key, terms }, now, allowance_cap: None, cost: None };
-        Ok(LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None })
+        Ok(LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() })
     };
     let requests = limits.iter().map(request).collect::<Result<Vec<_>, Problem>>()?;
     let answers = service.ledger.apply(&requests).await.map_err(store_failed)?;

@@ -49,6 +49,7 @@ impl<'a> Generator<'a> {
             tenant: event.event.payer.tenant(),
             occurred_at: event.event.occurred_at,
             trace_parent: Some(TraceParent::generate().to_string()),
+            seen: Vec::new(),
             payload: event_codec::encode(&event)?,
         })
     }

@@ -11,7 +11,7 @@ use crate::{
     plain_relays::{self, PlainRelay},
     process::Process,
 };
-use adapter_postgres::{PackedRows, Postgres};
+use adapter_postgres::{PackedEvent, PackedRows, Postgres};
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use domain::event::EventType;
@@ -83,7 +83,8 @@ async fn insert(postgres: &Postgres, rows: &[OutboxRow]) -> Result<()> {
     let mut packed = PackedRows::default();
     for row in rows {
         let trace_parent = row.trace_parent.as_deref().map(str::parse).transpose()?;
-        packed.push(row.shard, row.seq, EventType::ChargeSettled, trace_parent, &row.payload);
+        let event = PackedEvent { trace_parent, seen: row.seen.clone(), payload: row.payload.clone() };
+        packed.push(row.shard, row.seq, EventType::ChargeSettled, &event);
     }
     let columns = packed.columns();
     let statement = sqlx::query(include_str!("sql/insert_outbox.sql")).bind(columns.shards).bind(columns.counts);

@@ -99,6 +99,8 @@ CREATE TABLE pool (
     period_settled    bigint CHECK (period_settled >= 0),
     period_held       bigint CHECK (period_held >= 0),
     updated_at        timestamptz NOT NULL,
+    -- JSON: thresholds, those that were told, and what was spent before the latest credit; null without thresholds.
+    marks             text,
     PRIMARY KEY (payer_is_org, payer_id, provider),
     CHECK (purchased_granted >= purchased_settled + purchased_held),
     CHECK (period_granted >= period_settled + period_held),

@@ -15,3 +15,10 @@ CREATE TABLE outbox_owner (
     owner       uuid PRIMARY KEY,
     alive_until timestamptz NOT NULL
 );
+
+-- Who ends the overdue holds of this database, and until when nobody else does: one row.
+CREATE TABLE sweep_lease (
+    sweeper uuid NOT NULL,
+    until   timestamptz NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO sweep_lease VALUES ('00000000-0000-0000-0000-000000000000', '-infinity');

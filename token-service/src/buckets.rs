@@ -1,4 +1,4 @@
-//! Which speed limits apply to a spend, and asking all of them at once.
+//! Asking the buckets of many spends at once, and giving back or filling in where a spend came to another amount.
 
 use crate::{
     payer::Spend,
@@ -85,45 +85,71 @@ impl Buckets {
     }
 
     /// All of the buckets or none; of limits on running holds only where the request is a hold.
-    pub async fn take(&self, mut buckets: Vec<Bucket>, ask: Ask) -> Asked {
-        if ask.hold.is_none() {
-            buckets.retain(|bucket| !bucket.rule.is_of_slots());
-        }
-        let take = Take { buckets, ask };
+    pub async fn take(&self, buckets: Vec<Bucket>, ask: Ask) -> Asked {
+        let take = relevant(Take { buckets, ask });
         // Before the store's own moment, so that no more is given back than was taken.
         let since = self.clock.now();
         if take.buckets.is_empty() {
-            return Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record: RateRecord::default() });
+            return free(take, since);
         }
-        match self.take_or_restore(&take).await {
-            Ok(answer) => {
-                self.note(None);
-                let record = RateRecord::of(&take.buckets, &answer.levels, None);
-                if answer.allowed() {
-                    Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record })
-                } else {
-                    Asked::Refused(record)
-                }
-            }
+        match ask_one(self.store.as_ref(), &take).await {
+            Ok(answer) => self.answered(take, answer, since).await,
             Err(error) => self.without_store(take, since, &error).await,
         }
     }
 
+    /// As [`Buckets::take`] for many requests, each by itself and in their order, with one call to the store.
+    pub async fn take_all(&self, requests: Vec<Take>) -> Vec<Asked> {
+        let requests: Vec<Take> = requests.into_iter().map(relevant).collect();
+        let since = self.clock.now();
+        let mut asked = Vec::with_capacity(requests.len());
+        if requests.iter().all(|take| take.buckets.is_empty()) {
+            asked.extend(requests.into_iter().map(|take| free(take, since)));
+            return asked;
+        }
+        match ask_all(self.store.as_ref(), &requests).await {
+            Ok(answers) => {
+                for (take, answer) in requests.into_iter().zip(answers) {
+                    asked.push(self.answered(take, answer, since).await);
+                }
+            }
+            Err(error) => {
+                for take in requests {
+                    asked.push(self.without_store(take, since, &error).await);
+                }
+            }
+        }
+        asked
+    }
+
+    async fn answered(&self, take: Take, answer: TakeAnswer, since: DateTime<Utc>) -> Asked {
+        let answer = match answer.verdict {
+            Verdict::Forgotten => self.restore_and_ask(&take).await,
+            Verdict::Allowed | Verdict::Refused => Ok(answer),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.without_store(take, since, &error).await,
+        };
+        self.note(None);
+        let record = RateRecord::of(&take.buckets, &answer.levels, None);
+        if answer.allowed() { Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record }) } else { Asked::Refused(record) }
+    }
+
     /// A payer that the store does not know is restored from the ledger first, by one request of this process at a time.
-    async fn take_or_restore(&self, take: &Take) -> Result<TakeAnswer, StoreError> {
-        let answer = ask(self.store.as_ref(), take).await?;
-        let Some(payer) = take.payer().filter(|_| answer.verdict == Verdict::Forgotten) else { return Ok(answer) };
+    async fn restore_and_ask(&self, take: &Take) -> Result<TakeAnswer, StoreError> {
+        let payer = take.payer().ok_or_else(|| StoreError::corrupt("rate limits", "a payer forgotten where none was named"))?;
         let _alone = match self.restoring.get(usize::from(payer.shard().index())) {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        let answer = ask(self.store.as_ref(), take).await?;
+        let answer = ask_one(self.store.as_ref(), take).await?;
         if answer.verdict != Verdict::Forgotten {
             return Ok(answer);
         }
         self.store.restore(payer, &self.recent.of(payer).await?).await?;
         metrics::counter!("buckets_restored_total").increment(1);
-        match ask(self.store.as_ref(), take).await? {
+        match ask_one(self.store.as_ref(), take).await? {
             TakeAnswer { verdict: Verdict::Forgotten, .. } => {
                 Err(StoreError::corrupt("rate limits", "a payer forgotten as soon as restored"))
             }
@@ -134,6 +160,9 @@ impl Buckets {
     /// Each limit as its `on_outage` says.
     async fn without_store(&self, mut take: Take, since: DateTime<Utc>, error: &StoreError) -> Asked {
         self.note(Some(error));
+        if take.buckets.is_empty() {
+            return free(take, since);
+        }
         let has = |mode| take.buckets.iter().any(|bucket| bucket.on_outage == mode);
         let (closed, open) = (has(OnOutage::Closed), has(OnOutage::Open));
         if closed {
@@ -149,7 +178,7 @@ impl Buckets {
         let mode = if take.buckets.is_empty() && open { OutageMode::Open } else { OutageMode::Local };
         count_outage(mode.as_str());
         // Memory always answers.
-        let Ok(answer) = ask(self.local.as_ref(), &take).await else { return Asked::Closed { store: "memory" } };
+        let Ok(answer) = ask_one(self.local.as_ref(), &take).await else { return Asked::Closed { store: "memory" } };
         let record = RateRecord::of(&take.buckets, &answer.levels, Some(mode));
         if answer.allowed() { Asked::Allowed(Taken { take, held_by: HeldBy::Local, since, record }) } else { Asked::Refused(record) }
     }
@@ -168,17 +197,29 @@ impl Buckets {
         let ask = taken.take.ask;
         let held_for_ms = (self.clock.now() - taken.since).num_milliseconds();
         let back = Return { amount: ask.amount.saturating_sub(used), hold: ask.hold.map(|hold| hold.id), held_for_ms, undone };
+        give_back_to(self.holder(taken), taken.take.buckets.clone(), back).await;
+    }
+
+    fn holder(&self, taken: &Taken) -> &dyn RateLimits {
         let store = if taken.held_by == HeldBy::Local { &self.local } else { &self.store };
-        give_back_to(store.as_ref(), taken.take.buckets.clone(), back).await;
+        store.as_ref()
+    }
+
+    /// Fills in what a request came to beyond what it took. Best effort: what is missing lets that much more pass.
+    pub async fn fill(&self, taken: &Taken, beyond: Tokens) {
+        fill_in(self.holder(taken), taken.take.buckets.clone(), beyond).await;
     }
 
     /// As [`Buckets::give_back_rest`] for a charge that this or another process held, to the buckets that apply to it today.
     pub async fn give_back_charge(&self, settings: &Settings, charge: &Charge, facts: &SpendFacts, used: Tokens) {
-        let owners = Owners::of_charge(settings, charge, facts);
-        let buckets = applicable(settings, &owners, &charge.spec.provider, charge.spec.model.as_ref());
         let held_for_ms = (self.clock.now() - charge.created_at).num_milliseconds();
         let back = Return { amount: charge.held.saturating_sub(used), hold: Some(charge.spec.id.0), held_for_ms, undone: false };
-        give_back_to(self.store.as_ref(), buckets, back).await;
+        give_back_to(self.store.as_ref(), buckets_of(settings, charge, facts), back).await;
+    }
+
+    /// As [`Buckets::fill`] for a charge that this or another process held, into the buckets that apply to it today.
+    pub async fn fill_charge(&self, settings: &Settings, charge: &Charge, facts: &SpendFacts, beyond: Tokens) {
+        fill_in(self.store.as_ref(), buckets_of(settings, charge, facts), beyond).await;
     }
 
     /// Each bucket as of now, without taking; `None` while the store is away.
@@ -201,9 +242,47 @@ impl Buckets {
     }
 }
 
-async fn ask(store: &dyn RateLimits, take: &Take) -> Result<TakeAnswer, StoreError> {
+/// Without the limits on running holds where the request is none.
+fn relevant(mut take: Take) -> Take {
+    if take.ask.hold.is_none() {
+        take.buckets.retain(|bucket| !bucket.rule.is_of_slots());
+    }
+    take
+}
+
+/// What no limit applies to needs no store.
+fn free(take: Take, since: DateTime<Utc>) -> Asked {
+    Asked::Allowed(Taken { take, held_by: HeldBy::Store, since, record: RateRecord::default() })
+}
+
+async fn ask_one(store: &dyn RateLimits, take: &Take) -> Result<TakeAnswer, StoreError> {
     let answer = store.take(slice::from_ref(take)).await?.pop();
     answer.ok_or_else(|| StoreError::corrupt("rate limits", "no answer to one request"))
+}
+
+async fn ask_all(store: &dyn RateLimits, requests: &[Take]) -> Result<Vec<TakeAnswer>, StoreError> {
+    let answers = store.take(requests).await?;
+    if answers.len() == requests.len() {
+        return Ok(answers);
+    }
+    Err(StoreError::corrupt("rate limits", format!("{} answers to {} requests", answers.len(), requests.len())))
+}
+
+fn buckets_of(settings: &Settings, charge: &Charge, facts: &SpendFacts) -> Vec<Bucket> {
+    let owners = Owners::of_charge(settings, charge, facts);
+    applicable(settings, &owners, &charge.spec.provider, charge.spec.model.as_ref())
+}
+
+async fn fill_in(store: &dyn RateLimits, mut buckets: Vec<Bucket>, amount: Tokens) {
+    buckets.retain(|bucket| !bucket.rule.is_of_slots());
+    if buckets.is_empty() || amount.is_zero() {
+        return;
+    }
+    let take = Take { buckets, ask: Ask { amount, hold: None } };
+    if let Err(error) = store.fill(&[take]).await {
+        tracing::debug!(%error, "what was used beyond a hold was not filled into its buckets");
+        metrics::counter!("bucket_fill_failures_total").increment(1);
+    }
 }
 
 async fn give_back_to(store: &dyn RateLimits, mut buckets: Vec<Bucket>, back: Return) {

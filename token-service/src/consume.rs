@@ -9,13 +9,14 @@ use crate::{
     idempotency::{self, Keyed, Opening, Turn},
     payer::{self, Spend},
     prompted,
-    service::{Service, costing},
+    service::{Service, costing, having_seen},
     spend_request::{SpendFields, SpendRequest},
-    spending::{Admission, Booked, admit, book},
+    spending::{Admission, Booked, admit, admit_all, book},
     token_kinds::UsageBody,
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
-use domain::{access::Caller, charge::Metadata, ledger::Command};
+use domain::{access::Caller, charge::Metadata, ledger::Command, money::Cost};
+use futures::future::join_all;
 use ports::ledger::LedgerRequest;
 use serde::{Deserialize, Serialize};
 use service_kit::{json::StrictJson, problem::Problem, telemetry::TRACE_TARGET};
@@ -108,24 +109,74 @@ pub struct Admitted {
 }
 
 /// One turn under its key, one call to the buckets.
-pub async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Entry, Problem> {
+async fn enter(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Entry, Problem> {
+    match open(service, spend, keyed).await? {
+        Opened::Done(ended) => Ok(Entry::Done(ended)),
+        Opened::Ready(ready) => {
+            let admission = admit(service, &ready.spend, None, ready.keyed.as_ref()).await?;
+            ready.entry(service, admission)
+        }
+    }
+}
+
+/// As [`enter`] for many: a turn under each key, then one call to the buckets for all of them, in their order. The numbers say which is which.
+pub async fn enter_all(service: &Service, spends: Vec<(usize, Spend, Option<Keyed>)>) -> Vec<(usize, Result<Entry, Problem>)> {
+    let opening = spends.into_iter().map(|(number, spend, keyed)| async move { (number, open(service, spend, keyed).await) });
+    let (mut entries, mut ready) = (Vec::new(), Vec::new());
+    for (number, opened) in join_all(opening).await {
+        match opened {
+            Ok(Opened::Ready(own)) => ready.push((number, own)),
+            Ok(Opened::Done(ended)) => entries.push((number, Ok(Entry::Done(ended)))),
+            Err(problem) => entries.push((number, Err(problem))),
+        }
+    }
+    let asking: Vec<_> = ready.iter().map(|(_, own)| (&own.spend, own.keyed.as_ref())).collect();
+    let admissions = admit_all(service, &asking).await;
+    for ((number, own), admission) in ready.into_iter().zip(admissions) {
+        entries.push((number, admission.and_then(|admission| own.entry(service, admission))));
+    }
+    entries
+}
+
+/// A consume before its buckets.
+enum Opened {
+    Done(Ended),
+    Ready(Ready),
+}
+
+/// Nobody else runs it in this process.
+struct Ready {
+    spend: Spend,
+    keyed: Option<Keyed>,
+    cost: Option<Cost>,
+    turn: Option<Turn>,
+}
+
+async fn open(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Opened, Problem> {
     let cost = spend.cost(service)?;
-    let turn = match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return Ended::before(stored).map(Entry::Done),
-    };
-    let taken = match admit(service, &spend, None, keyed.as_ref()).await? {
-        Admission::Admitted(taken) => taken,
-        Admission::Done(stored) => return Ended::before(stored).map(Entry::Done),
-    };
-    let context = ConsumeContext { rate: taken.record.clone(), provider: None };
-    let idempotency = match &keyed {
-        Some(keyed) => Some(keyed.completes(context.to_bytes()?)),
-        None => None,
-    };
-    let command = Command::Consume { spec: spend.charge(service), tokens: spend.tokens };
-    let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
-    Ok(Entry::Admitted(Box::new(Admitted { spend, taken, context, request, _turn: turn })))
+    match service.open(keyed.as_ref()).await? {
+        Opening::Turn(turn) => Ok(Opened::Ready(Ready { spend, keyed, cost, turn })),
+        Opening::Done(stored) => Ended::before(stored).map(Opened::Done),
+    }
+}
+
+impl Ready {
+    fn entry(self, service: &Service, admission: Admission) -> Result<Entry, Problem> {
+        let Self { spend, keyed, cost, turn } = self;
+        let taken = match admission {
+            Admission::Admitted(taken) => taken,
+            Admission::Done(stored) => return Ended::before(stored).map(Entry::Done),
+        };
+        let context = ConsumeContext { rate: taken.record.clone(), provider: None };
+        let idempotency = match &keyed {
+            Some(keyed) => Some(keyed.completes(context.to_bytes()?)),
+            None => None,
+        };
+        let command = Command::Consume { spec: spend.charge(service), tokens: spend.tokens };
+        let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
+        let request = having_seen(request, &taken.record, &service.settings.current());
+        Ok(Entry::Admitted(Box::new(Admitted { spend, taken, context, request, _turn: turn })))
+    }
 }
 
 impl Admitted {

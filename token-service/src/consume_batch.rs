@@ -1,11 +1,11 @@
 //! `POST /api/v1/tokens/consume/batch`: up to 1,000 consumes in one call, each decided and answered by itself, in their order.
 //!
-//! All of them are read first, then all ask the buckets, then all are queued for the ledger, which takes them in few transactions:
+//! All of them are read first, then all ask the buckets in one call, then all are queued for the ledger, which takes them in few transactions:
 //! where a pool has room for a part of them, the first ones pass.
 
 use crate::{
     callers::Spender,
-    consume::{ConsumeBody, Entry, enter},
+    consume::{ConsumeBody, Entry, enter_all},
     consume_answer::Ended,
     counters,
     idempotency::Keyed,
@@ -28,7 +28,10 @@ use service_kit::{
     json::{parse_envelope, parse_strict, read_body, require_json},
     problem::Problem,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 use tokio::sync::Semaphore;
 
 /// Names the operation in the scope of its idempotency keys.
@@ -149,7 +152,7 @@ fn refer_repeated(mut steps: Vec<Step>) -> Vec<Step> {
 
 /// The results in order; and whether they are final: something was done, and nothing failed that may be tried again.
 async fn tell(service: &Arc<Service>, steps: Vec<Step>) -> (Vec<Box<RawValue>>, bool) {
-    let entered = join_all(steps.into_iter().map(|step| entered(service, step))).await;
+    let entered = entered(service, steps).await;
     let calls = Semaphore::new(PROVIDER_CALLS);
     let ended = join_all(entered.into_iter().map(|step| ended(service, &calls, step))).await;
     let mut results: Vec<Box<RawValue>> = Vec::with_capacity(ended.len());
@@ -169,14 +172,17 @@ async fn tell(service: &Arc<Service>, steps: Vec<Step>) -> (Vec<Box<RawValue>>, 
 }
 
 /// Items without a prompt take from their buckets; the others do so when it is their turn to be called.
-async fn entered(service: &Arc<Service>, step: Step) -> Step {
-    match step {
-        Step::Asked(item) if item.prompt.is_none() => match enter(service, item.spend, item.keyed).await {
-            Ok(entry) => Step::Entered(entry),
-            Err(problem) => Step::Refused(problem),
-        },
-        other => other,
+async fn entered(service: &Service, steps: Vec<Step>) -> Vec<Step> {
+    let (mut entered, mut asking) = (BTreeMap::new(), Vec::new());
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Asked(item) if item.prompt.is_none() => asking.push((number, item.spend, item.keyed)),
+            other => drop(entered.insert(number, other)),
+        }
     }
+    let step = |entry: Result<Entry, Problem>| entry.map_or_else(Step::Refused, Step::Entered);
+    entered.extend(enter_all(service, asking).await.into_iter().map(|(number, entry)| (number, step(entry))));
+    entered.into_values().collect()
 }
 
 enum End {

@@ -8,9 +8,9 @@ use crate::{
     json_answer::{IDEMPOTENT_REPLAYED, Instant, json_answer, mark_replayed},
     payer::{self, Sight, Spend, sight_of},
     rate_record::RateRecord,
-    service::{Service, costing},
+    service::{Service, costing, having_seen},
     spend_request::{SpendFields, SpendRequest, amount, required},
-    spending::{Admission, Booked, admit, book, give_back_unused, rate_of, slot},
+    spending::{Admission, Booked, admit, book, even_out, rate_of, slot},
     token_kinds::{UsageBody, cost_of, token_kinds},
 };
 use axum::{
@@ -115,6 +115,7 @@ async fn hold(service: Arc<Service>, spend: Spend, keyed: Option<Keyed>, ttl: Ti
     let expires_at = service.clock.now() + ttl;
     let command = Command::Hold { spec, tokens: spend.tokens, expires_at };
     let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), cost);
+    let request = having_seen(request, &taken.record, &service.settings.current());
     match book(&service, &spend, &taken, request).await? {
         Booked::New(outcome) => {
             counters::consumed(&spend.provider, "held");
@@ -223,7 +224,7 @@ async fn end(
             match service.writer.write(request).await.map_err(|failure| error::write(&failure))? {
                 LedgerAnswer::Decided(outcome) => {
                     if let Outcome::Charged { charge, changed, .. } = &outcome {
-                        give_back_unused(&service, charge, *changed, &facts).await;
+                        even_out(&service, charge, *changed, &facts).await;
                     }
                     ended_answer(&outcome)
                 }

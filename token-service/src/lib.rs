@@ -31,6 +31,7 @@ mod rate_record;
 mod recent_uses;
 mod refusals;
 mod routes;
+mod seen;
 mod service;
 mod spend_facts;
 mod spend_request;
@@ -46,7 +47,10 @@ pub use webhooks::Networks;
 
 use axum::Router;
 use domain::ids::Provider;
-use ports::{Clock, accounts::Accounts, answers::Answers, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits, webhooks::Webhooks};
+use ports::{
+    Clock, accounts::Accounts, answers::Answers, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
+    usage_store::UsageStore, webhooks::Webhooks,
+};
 use service::Service;
 use service_kit::{config::LedgerWrite, settings::HotSettings, tasks::Tasks};
 use std::{collections::BTreeMap, sync::Arc};
@@ -62,6 +66,9 @@ pub struct Deps {
     pub local_rate_limits: Arc<dyn RateLimits>,
     pub accounts: Arc<dyn Accounts>,
     pub outbox: Arc<dyn Outbox>,
+    /// These two only to explain charges.
+    pub event_log: Arc<dyn EventLog>,
+    pub usage_store: Arc<dyn UsageStore>,
     pub webhooks: Arc<dyn Webhooks>,
     /// Where webhooks may be.
     pub networks: Networks,

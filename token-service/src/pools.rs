@@ -1,13 +1,18 @@
 //! `/api/v1/admin/pools`: allowances are set, purchased tokens granted, pools listed.
 
+mod list;
+mod record;
+
+pub use list::list;
+pub use record::MarksPart;
+
 use crate::{
     callers::Administrator,
-    charges::page_limit,
     error,
     idempotency::{self, Keyed, Opening},
-    json_answer::{Instant, json_answer, mark_replayed},
+    json_answer::{json_answer, mark_replayed},
     payer::facts_of_payer,
-    service::{Service, allowance_cap},
+    service::Service,
     spend_request::{amount, known_provider, required, storable},
 };
 use axum::{
@@ -16,18 +21,18 @@ use axum::{
     response::Response,
 };
 use domain::{
-    amount::Tokens,
-    ids::{OrgId, Payer, Provider, UserId},
-    ledger::{AllowanceChange, Command, Outcome, pool_view},
-    pool::{Pool, PoolKey},
+    ids::Payer,
+    ledger::{AllowanceChange, Command, Outcome},
+    pool::PoolKey,
     settings::Settings,
     time::Period,
 };
-use futures::future::try_join_all;
 use ports::ledger::{Idempotency, LedgerAnswer};
+use record::PoolRecord;
 use serde::{Deserialize, Serialize};
 use service_kit::{
-    json::{StrictJson, StrictQuery},
+    budgets::{ThresholdBody, thresholds},
+    json::StrictJson,
     problem::Problem,
 };
 use std::sync::Arc;
@@ -45,6 +50,7 @@ pub struct AllowanceBody {
     org_id: Option<String>,
     period: Option<String>,
     provider: Option<String>,
+    thresholds: Option<Vec<ThresholdBody>>,
     time_zone: Option<String>,
     user_id: Option<String>,
 }
@@ -60,82 +66,6 @@ pub struct GrantBody {
     tokens: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PoolsQuery {
-    user_id: Option<String>,
-    org_id: Option<String>,
-    provider: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
-
-/// The terms as set, and the balances as of now.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PoolRecord<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<UserId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    org_id: Option<OrgId>,
-    provider: &'a str,
-    allowance: Tokens,
-    period: Period,
-    time_zone: &'static str,
-    total_tokens: Tokens,
-    remaining_tokens: Tokens,
-    /// The running period; `null` before the first one.
-    current: Option<Current>,
-    purchased: Purchased,
-    held: Tokens,
-    debt: Tokens,
-    updated_at: Instant,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Current {
-    granted: Tokens,
-    remaining: Tokens,
-    starts_at: Instant,
-    resets_at: Option<Instant>,
-}
-
-#[derive(Serialize)]
-struct Purchased {
-    granted: Tokens,
-    remaining: Tokens,
-}
-
-impl<'a> PoolRecord<'a> {
-    fn of(pool: &'a Pool) -> Self {
-        let (user_id, org_id) = match pool.key.payer {
-            Payer::User(user) => (Some(user), None),
-            Payer::Org(org) => (None, Some(org)),
-        };
-        Self {
-            user_id,
-            org_id,
-            provider: pool.key.provider.as_str(),
-            allowance: pool.terms.allowance,
-            period: pool.terms.period,
-            time_zone: pool.terms.time_zone.name(),
-            total_tokens: pool.total(),
-            remaining_tokens: if pool.debt.is_zero() { pool.remaining() } else { Tokens::ZERO },
-            current: pool.current.map(|period| Current {
-                granted: period.balance.granted,
-                remaining: period.balance.remaining(),
-                starts_at: Instant(period.starts_at),
-                resets_at: period.ends_at.map(Instant),
-            }),
-            purchased: Purchased { granted: pool.purchased.granted, remaining: pool.purchased.remaining() },
-            held: pool.held(),
-            debt: pool.debt,
-            updated_at: Instant(pool.updated_at),
-        }
-    }
 }
 
 pub async fn set_allowance(
@@ -167,10 +97,12 @@ fn change(body: &AllowanceBody) -> Result<AllowanceChange, Problem> {
         Some(text) => Some(text.parse().map_err(|_| Problem::field("timeZone", "timeZone must be an IANA name such as Europe/Berlin"))?),
         None => None,
     };
-    if period.is_none() && allowance.is_none() && time_zone.is_none() {
-        return Err(Problem::field("allowance", "at least one of allowance, period and timeZone is required"));
+    let thresholds = body.thresholds.as_deref().map(thresholds).transpose()?;
+    let change = AllowanceChange { allowance, period, time_zone, thresholds };
+    if change == AllowanceChange::default() {
+        return Err(Problem::field("allowance", "at least one of allowance, period, thresholds and timeZone is required"));
     }
-    Ok(AllowanceChange { allowance, period, time_zone })
+    Ok(change)
 }
 
 pub async fn grant(
@@ -244,51 +176,6 @@ fn answer(outcome: &Outcome, status: impl FnOnce(bool) -> StatusCode) -> Result<
     }
 }
 
-pub async fn list(
-    State(service): State<Arc<Service>>,
-    Administrator(_): Administrator,
-    StrictQuery(query): StrictQuery<PoolsQuery>,
-) -> Result<Response, Problem> {
-    let limit = page_limit(query.limit)?;
-    let settings = service.settings.current();
-    let payer = match (&query.user_id, &query.org_id) {
-        (None, None) => None,
-        (user, org) => Some(payer(user.as_deref(), org.as_deref())?),
-    };
-    // Any well-formed name: a pool outlives its provider's settings.
-    let provider = query
-        .provider
-        .as_deref()
-        .map(|text| Provider::parse(text).map_err(|error| Problem::field("provider", format!("provider {error}"))));
-    let provider = provider.transpose()?;
-    let after = query
-        .cursor
-        .as_deref()
-        .map(|cursor| read_cursor(cursor).ok_or_else(|| Problem::field("cursor", "cursor is not one that this list has given")));
-    let after = after.transpose()?;
-    let found = service.ledger.pools(payer, provider.as_ref(), after.as_ref(), limit + 1).await;
-    let mut pools = found.map_err(|failure| error::store(&failure))?;
-    let page = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = pools.len() > page;
-    pools.truncate(page);
-    let views = try_join_all(pools.iter().map(|pool| as_of_now(&service, &settings, pool))).await?;
-    let next_cursor = pools.last().filter(|_| more).map(|pool| write_cursor(&pool.key));
-    json_answer(StatusCode::OK, &PoolPage { items: views.iter().map(PoolRecord::of).collect(), next_cursor })
-}
-
-async fn as_of_now(service: &Service, settings: &Settings, pool: &Pool) -> Result<Pool, Problem> {
-    let facts = facts_of_payer(service, pool.key.payer).await?;
-    Ok(pool_view(pool, service.clock.now(), allowance_cap(settings, pool.key.payer, &facts)))
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PoolPage<'a> {
-    items: Vec<PoolRecord<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
-}
-
 fn pool_key(user: Option<&str>, org: Option<&str>, provider: Option<&str>, settings: &Settings) -> Result<PoolKey, Problem> {
     let payer = payer(user, org)?;
     let (provider, _) = known_provider(required("provider", provider)?, settings)?;
@@ -303,16 +190,4 @@ pub fn payer(user: Option<&str>, org: Option<&str>) -> Result<Payer, Problem> {
         (None, None) => Err(Problem::field("userId", "userId or orgId is required")),
         (Some(_), Some(_)) => Err(Problem::field("orgId", "only one of userId and orgId may be given")),
     }
-}
-
-fn write_cursor(key: &PoolKey) -> String {
-    hex::encode(format!("{}:{}:{}", key.payer.kind(), key.payer.tenant(), key.provider))
-}
-
-fn read_cursor(cursor: &str) -> Option<PoolKey> {
-    let text = String::from_utf8(hex::decode(cursor).ok()?).ok()?;
-    let mut parts = text.splitn(3, ':');
-    let (kind, tenant, provider) = (parts.next()?, parts.next()?, parts.next()?);
-    let payer = Payer::from_parts(kind, tenant.parse().ok()?)?;
-    Some(PoolKey { payer, provider: Provider::parse(provider).ok()? })
 }

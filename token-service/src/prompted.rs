@@ -11,8 +11,8 @@ use crate::{
     idempotency::{Keyed, Opening},
     payer::Spend,
     provider_call::{Prepared, ProviderFailure, Reply},
-    service::{Service, costing},
-    spending::{Admission, Booked, admit, book, give_back_unused, slot, used},
+    service::{Service, costing, having_seen},
+    spending::{Admission, Booked, admit, beyond, book, even_out, slot, used},
     token_kinds::cost,
 };
 use axum::http::header;
@@ -83,7 +83,8 @@ fn hold(
         None => None,
     };
     let command = Command::Hold { spec, tokens: spend.tokens, expires_at };
-    Ok(costing(service.request(spend.payer, command, &spend.facts, idempotency), spend.cost(service)?))
+    let request = costing(service.request(spend.payer, command, &spend.facts, idempotency), spend.cost(service)?);
+    Ok(having_seen(request, &context.rate, &service.settings.current()))
 }
 
 /// A charge of ours that waits for its end.
@@ -133,7 +134,7 @@ impl Held<'_> {
         let request = costing(self.service.request(self.spend.payer, command, &self.spend.facts, idempotency), cost);
         match insist(self.service, request).await {
             Ok(LedgerAnswer::Decided(outcome)) => {
-                self.give_back_unused(&outcome).await;
+                self.even_out(&outcome).await;
                 Ok(outcome)
             }
             Ok(LedgerAnswer::Replayed(stored)) => Ok(stored.outcome),
@@ -144,12 +145,11 @@ impl Held<'_> {
         }
     }
 
-    async fn give_back_unused(&self, outcome: &Outcome) {
+    async fn even_out(&self, outcome: &Outcome) {
         let Outcome::Charged { charge, changed, .. } = outcome else { return };
-        match self.taken {
-            Some(taken) => self.service.buckets.give_back_rest(taken, used(charge, *changed)).await,
-            None => give_back_unused(self.service, charge, *changed, &self.spend.facts).await,
-        }
+        let Some(taken) = self.taken else { return even_out(self.service, charge, *changed, &self.spend.facts).await };
+        self.service.buckets.give_back_rest(taken, used(charge, *changed)).await;
+        self.service.buckets.fill(taken, beyond(charge, *changed)).await;
     }
 }
 

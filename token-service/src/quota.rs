@@ -6,6 +6,7 @@ use crate::{
     counters, error,
     json_answer::{Instant, json_answer},
     payer::{facts_of_payer, sight_of},
+    pools::MarksPart,
     service::{Service, allowance_cap},
     spend_request::{known_provider, named_user, optional_org, required},
 };
@@ -61,6 +62,8 @@ struct QuotaRecord<'a> {
     purchased: Purchased,
     held: Tokens,
     debt: Tokens,
+    #[serde(flatten)]
+    marks: MarksPart<'a>,
     /// `null` while the buckets cannot be asked.
     buckets: Option<Vec<BucketRecord>>,
     /// Of the payer, and of the caller as its member; all of them must have room.
@@ -177,6 +180,7 @@ fn record(pool: &Pool, buckets: Option<Vec<BucketRecord>>, budgets: Vec<Value>) 
         purchased: Purchased { remaining: pool.purchased.remaining() },
         held: pool.held(),
         debt: pool.debt,
+        marks: MarksPart::of(pool),
         buckets,
         budgets,
     }

@@ -39,11 +39,11 @@ impl OutageMode {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Level {
-    limit: String,
-    scope: LimitScope,
-    capacity: i64,
-    used: i64,
+pub struct Level {
+    pub limit: String,
+    pub scope: LimitScope,
+    pub capacity: i64,
+    pub used: i64,
     /// Time in which a full bucket gets empty; of running holds, whose capacity is no amount, none.
     window_secs: Option<i64>,
     /// Time until this one is empty.
@@ -107,6 +107,14 @@ pub struct RateFields {
 impl RateRecord {
     pub fn of(buckets: &[Bucket], levels: &[BucketLevel], mode: Option<OutageMode>) -> Self {
         Self { levels: buckets.iter().zip(levels).map(|(bucket, level)| Level::of(bucket, *level)).collect(), mode }
+    }
+
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    pub const fn mode(&self) -> Option<OutageMode> {
+        self.mode
     }
 
     fn decisive(&self) -> Option<&Level> {

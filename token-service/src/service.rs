@@ -7,8 +7,10 @@ use crate::{
     idempotency::Lanes,
     provider_call::Providers,
     quota_stream::Heads,
+    rate_record::RateRecord,
     recent_uses::RecentUses,
     refusals::RefusalFold,
+    seen::Seen,
     spend_facts::SpendFactsCache,
     webhooks::Networks,
 };
@@ -21,8 +23,10 @@ use domain::{
 use ports::{
     Clock,
     accounts::SpendFacts,
+    event_log::EventLog,
     ledger::{Idempotency, Ledger, LedgerRequest},
     outbox::Outbox,
+    usage_store::UsageStore,
     webhooks::Webhooks,
 };
 use service_kit::{problem::Problem, request_context, settings::HotSettings};
@@ -41,6 +45,8 @@ pub struct Service {
     pub providers: Providers,
     pub refusals: RefusalFold,
     pub outbox: Arc<dyn Outbox>,
+    pub event_log: Arc<dyn EventLog>,
+    pub usage_store: Arc<dyn UsageStore>,
     pub webhooks: Arc<dyn Webhooks>,
     pub networks: Networks,
     pub heads: Arc<Heads>,
@@ -68,6 +74,8 @@ impl Service {
             providers: Providers::new(deps.http, deps.provider_urls),
             refusals: RefusalFold::default(),
             outbox: deps.outbox,
+            event_log: deps.event_log,
+            usage_store: deps.usage_store,
             webhooks: deps.webhooks,
             networks: deps.networks,
             heads: Arc::new(Heads::new(shutdown)),
@@ -104,6 +112,7 @@ impl Service {
             shard: payer.shard(),
             idempotency,
             trace_parent: request_context::current().map(|context| context.trace_parent),
+            seen: Vec::new(),
         }
     }
 }
@@ -111,6 +120,11 @@ impl Service {
 /// The request at a cost.
 pub fn costing(request: LedgerRequest, cost: Option<Cost>) -> LedgerRequest {
     LedgerRequest { request: Request { cost, ..request.request }, ..request }
+}
+
+/// The request with what the limits said of it, for whoever asks later why it was let in.
+pub fn having_seen(request: LedgerRequest, rate: &RateRecord, settings: &Settings) -> LedgerRequest {
+    LedgerRequest { seen: Seen::of(rate, settings).to_bytes(), ..request }
 }
 
 /// What the payer's own tier lets a period grant.

@@ -16,11 +16,13 @@ use domain::{
     charge::{Charge, ChargeStatus},
     ids::ChargeId,
     ledger::Outcome,
+    settings::Settings,
 };
+use futures::future::join_all;
 use ports::{
     accounts::SpendFacts,
     ledger::{LedgerAnswer, LedgerRequest, StoredAnswer},
-    rate_limits::applicable,
+    rate_limits::{Take, applicable},
 };
 use service_kit::problem::Problem;
 
@@ -33,9 +35,25 @@ pub enum Admission {
 
 /// All buckets at once, all or nothing; with a slot where the request is a hold. A request that was done before is never refused by them.
 pub async fn admit(service: &Service, spend: &Spend, hold: Option<HoldSlot>, keyed: Option<&Keyed>) -> Result<Admission, Problem> {
+    let Take { buckets, ask } = asking(&service.settings.current(), spend, hold);
+    judge(service, spend, keyed, service.buckets.take(buckets, ask).await).await
+}
+
+/// As [`admit`] for many that are no holds, in their order, with one call to the buckets.
+pub async fn admit_all(service: &Service, spends: &[(&Spend, Option<&Keyed>)]) -> Vec<Result<Admission, Problem>> {
     let settings = service.settings.current();
-    let buckets = applicable(&settings, &owners_of(&settings, spend), &spend.provider, spend.model.as_ref());
-    match service.buckets.take(buckets, Ask { amount: spend.tokens, hold }).await {
+    let takes = spends.iter().map(|(spend, _)| asking(&settings, spend, None)).collect();
+    let asked = service.buckets.take_all(takes).await;
+    join_all(spends.iter().zip(asked).map(|((spend, keyed), asked)| judge(service, spend, *keyed, asked))).await
+}
+
+fn asking(settings: &Settings, spend: &Spend, hold: Option<HoldSlot>) -> Take {
+    let buckets = applicable(settings, &owners_of(settings, spend), &spend.provider, spend.model.as_ref());
+    Take { buckets, ask: Ask { amount: spend.tokens, hold } }
+}
+
+async fn judge(service: &Service, spend: &Spend, keyed: Option<&Keyed>, asked: Asked) -> Result<Admission, Problem> {
+    match asked {
         Asked::Allowed(taken) => Ok(Admission::Admitted(taken)),
         Asked::Refused(record) => match service.recall(keyed).await? {
             Some(stored) => Ok(Admission::Done(stored)),
@@ -104,10 +122,12 @@ pub fn slot(id: ChargeId, ttl: TimeDelta) -> HoldSlot {
     HoldSlot { id: id.0, ttl_ms: ttl.num_milliseconds() }
 }
 
-/// After the end of a hold: its slot is free, and what it did not use is given back to its buckets, once however often the end is repeated.
-pub async fn give_back_unused(service: &Service, charge: &Charge, changed: bool, facts: &SpendFacts) {
+/// After the end of a hold, once however often the end is repeated: its slot is free, what it did not use is given back to its buckets,
+/// and what it used beyond is filled in. Nobody is refused for that, but the next ones feel it.
+pub async fn even_out(service: &Service, charge: &Charge, changed: bool, facts: &SpendFacts) {
     let settings = service.settings.current();
     service.buckets.give_back_charge(&settings, charge, facts, used(charge, changed)).await;
+    service.buckets.fill_charge(&settings, charge, facts, beyond(charge, changed)).await;
 }
 
 /// The part of a hold that stays in the buckets after its end.
@@ -118,6 +138,15 @@ pub const fn used(charge: &Charge, changed: bool) -> Tokens {
         // After expiry everything was given back already.
         ChargeStatus::Settled if !charge.late => charge.settled,
         ChargeStatus::Settled | ChargeStatus::Refunded | ChargeStatus::Held => charge.held,
+    }
+}
+
+/// What a charge came to and is in no bucket: the part above its hold, or all of it where that was given back at expiry.
+pub fn beyond(charge: &Charge, changed: bool) -> Tokens {
+    match charge.status {
+        ChargeStatus::Settled if changed && charge.late => charge.settled,
+        ChargeStatus::Settled if changed => charge.settled.saturating_sub(charge.held),
+        _ => Tokens::ZERO,
     }
 }
 

@@ -304,6 +304,8 @@ impl Start {
             accounts: Arc::clone(&backends.accounts),
             answers: Arc::clone(&backends.answers),
             outbox: Arc::clone(&backends.outbox),
+            event_log: Arc::clone(&backends.event_log),
+            usage_store: Arc::clone(&backends.usage_store),
             webhooks: Arc::clone(&backends.webhooks),
             networks,
             webhook_http: token_service::webhook_client(networks).context("the HTTP client of the webhooks")?,

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 fn request(payer: Payer, command: Command) -> LedgerRequest {
     let request = Request { command, now: noon(), allowance_cap: None, cost: None };
-    LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
+    LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() }
 }
 
 async fn spend(world: &World, org: OrgId, user_id: UserId, times: usize) {

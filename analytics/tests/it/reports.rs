@@ -3,8 +3,10 @@
 use crate::world::{World, admin, at, caller, noon, refused, settled, user};
 use chrono::TimeDelta;
 use domain::{
+    amount::Tokens,
     event::{EventType, NewEvent},
     ids::{KeyId, Model, Payer},
+    money::Cost,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -121,4 +123,39 @@ async fn anomalies_compare_windows_that_touch() {
     // The platform's windows are put together from 64 shards.
     let platform = world.get(&admin(), "anomalies?provider=openai&windowMinutes=1440&baselineWindows=24").await.expect(200);
     assert_eq!((&platform["currentTokens"], &platform["reason"]), (&json!(1_007), &json!("no baseline")));
+}
+
+#[tokio::test]
+async fn what_has_a_price_costs_the_same_in_every_report() {
+    let world = World::new().await;
+    let (boss, member) = (user(), user());
+    let org = world.org(boss, &[member]).await;
+    let payer = Payer::Org(org);
+    let costing = |cents: i64, event: NewEvent| {
+        let cost = Cost { minor_units: Tokens::new(cents).unwrap(), currency: "EUR".parse().unwrap() };
+        NewEvent { cost: Some(cost), ..event }
+    };
+    let ago = |seconds| noon() - TimeDelta::seconds(seconds);
+    let mut refund = settled(payer, member, 2, ago(1));
+    refund.kind = EventType::ChargeRefunded;
+    world
+        .used(vec![
+            costing(700, settled(payer, boss, 10, ago(4))),
+            settled(payer, boss, 5, ago(3)),
+            costing(90, settled(payer, member, 9, ago(2))),
+            costing(20, refund),
+        ])
+        .await;
+    let query = format!("provider=openai&orgId={org}");
+    let report = world.get(&caller(boss), &format!("report?{query}")).await.expect(200);
+    assert_eq!(report["costMinorUnits"], 770);
+    let costs: Vec<_> = report["topUsers"].as_array().unwrap().iter().map(|top| (&top["userId"], &top["costMinorUnits"])).collect();
+    assert_eq!(costs, [(&json!(boss), &json!(700)), (&json!(member), &json!(70))]);
+    let counted = world.get(&caller(boss), &format!("report?{query}&model=gpt-4o")).await.expect(200);
+    assert_eq!((&counted["costMinorUnits"], &counted["topUsers"]), (&json!(770), &report["topUsers"]), "from single events");
+    let own = world.get(&caller(member), &format!("report?{query}")).await.expect(200);
+    assert_eq!(own["costMinorUnits"], 70);
+    let listed = world.get(&caller(boss), &format!("usage?{query}")).await.expect(200);
+    let shown: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| (&item["costMinorUnits"], &item["currency"])).collect();
+    assert_eq!(shown, [(&json!(90), &json!("EUR")), (&Value::Null, &Value::Null), (&json!(700), &json!("EUR"))]);
 }

@@ -10,7 +10,7 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper},
 };
 use std::sync::Mutex;
 
@@ -45,7 +45,7 @@ impl Ledger for MemoryLedger {
     async fn pools(&self, _: Option<Payer>, _: Option<&Provider>, _: Option<&PoolKey>, _: u32) -> Result<Vec<Pool>> {
         unimplemented!("nothing here is charged")
     }
-    async fn expired_holds(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
+    async fn expired_holds(&self, _: Sweeper, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
         unimplemented!("nothing here is held")
     }
     async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {

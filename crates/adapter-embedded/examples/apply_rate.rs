@@ -71,7 +71,7 @@ fn consume(payer: Payer) -> LedgerRequest {
 
 fn request(payer: Payer, command: Command, idempotency: Option<Idempotency>) -> LedgerRequest {
     let request = Request { command, now: Utc::now(), allowance_cap: None, cost: None };
-    LedgerRequest { request, shard: payer.shard(), idempotency, trace_parent: Some(TraceParent::generate()) }
+    LedgerRequest { request, shard: payer.shard(), idempotency, trace_parent: Some(TraceParent::generate()), seen: Vec::new() }
 }
 
 fn pool(payer: Payer) -> PoolKey {

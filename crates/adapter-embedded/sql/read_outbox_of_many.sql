@@ -1,6 +1,6 @@
 SELECT
     outbox.shard, outbox.seq, outbox.epoch, outbox.event_id, outbox.kind, outbox.tenant, outbox.occurred_at, outbox.trace_parent,
-    outbox.payload
+    outbox.seen, outbox.payload
 FROM jsonb_each(?1) AS position
 -- Numbers have no gaps: a range of numbers is a limit as well.
 CROSS JOIN outbox

@@ -6,7 +6,7 @@ use crate::{
     database::{Durability, commit, failed},
 };
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use ports::{
     Result,
     answers::{ATTEMPT_LEASE_SECS, Answers, Attempt, Begun, GiveUp, Origin},
@@ -56,8 +56,9 @@ impl Answers for Embedded {
         self.change_answers(statement).await.map(drop)
     }
 
-    async fn forget(&self, before: DateTime<Utc>) -> Result<u64> {
-        self.change_answers(sqlx::query(include_str!("../sql/forget_answers.sql")).bind(before.timestamp_millis())).await
+    async fn forget(&self, before: DateTime<Utc>) -> Result<()> {
+        let day = before.date_naive().and_time(NaiveTime::MIN).and_utc();
+        self.change_answers(sqlx::query(include_str!("../sql/forget_answers.sql")).bind(day.timestamp_millis())).await.map(drop)
     }
 }
 

@@ -12,7 +12,8 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{Arc, Mutex},
+    time::Instant,
 };
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -71,6 +72,8 @@ pub(crate) struct Inner {
     /// Changes whenever a log reader may find something new: events published, or readers come and gone.
     pub(crate) log_changed: watch::Sender<()>,
     pub(crate) reader_groups: ReaderGroups,
+    /// Who ends overdue holds, and until when nobody else does. This process has the folder for itself, so it need not be stored.
+    pub(crate) sweeping: Mutex<Option<(Uuid, Instant)>>,
     _lock: Option<File>,
     // Last, so that the folder goes after everything in it.
     _temporary: Option<TemporaryFolder>,
@@ -143,6 +146,7 @@ impl Embedded {
             settings_written: Notify::new(),
             log_changed: watch::Sender::new(()),
             reader_groups: ReaderGroups::default(),
+            sweeping: Mutex::default(),
             _lock: lock,
             _temporary: temporary,
         };

@@ -47,6 +47,11 @@ impl EventLog for Embedded {
         Ok(())
     }
 
+    async fn find(&self, shard: Shard, seq: i64) -> Result<Option<i64>> {
+        let head = self.heads().await?.into_iter().find(|head| head.shard == shard);
+        Ok(head.filter(|head| (1..=head.published_through).contains(&seq)).map(|_| seq))
+    }
+
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {
         if letters.is_empty() {
             return Ok(());

@@ -31,10 +31,13 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{
+        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+    },
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 use sqlx::{Row, Sqlite, Transaction};
+use std::{sync::PoisonError, time::Instant};
 use uuid::Uuid;
 
 /// Rows that one transaction of [`Ledger::maintain`] drops; between two of them others write.
@@ -123,7 +126,10 @@ impl Ledger for Embedded {
         Ok(load_budgets(self.inner.main.readers(), &owners).await?.into_values().collect())
     }
 
-    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+    async fn expired_holds(&self, sweeper: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+        if !self.may_sweep(sweeper) {
+            return Ok(Vec::new());
+        }
         let query = sqlx::query_scalar::<_, Uuid>(include_str!("../sql/find_expired_holds.sql")).bind(now.timestamp_millis()).bind(limit);
         let ids = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
         Ok(ids.into_iter().map(ChargeId).collect())
@@ -175,6 +181,16 @@ impl Ledger for Embedded {
 }
 
 impl Embedded {
+    fn may_sweep(&self, sweeper: Sweeper) -> bool {
+        let mut sweeping = self.inner.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if sweeping.is_some_and(|(id, until)| id != sweeper.id && now < until) {
+            return false;
+        }
+        *sweeping = Some((sweeper.id, now + sweeper.lease));
+        true
+    }
+
     /// Wakes who waits for new rows of the outbox; the permit is for one who was just about to wait.
     fn announce_events(&self) {
         self.inner.events_written.notify_waiters();

@@ -126,6 +126,7 @@ struct EventRow {
     tenant: Uuid,
     occurred_at: i64,
     trace_parent: Option<String>,
+    seen: Option<Vec<u8>>,
     payload: Vec<u8>,
 }
 
@@ -140,6 +141,7 @@ impl EventRow {
             tenant: self.tenant,
             occurred_at: instant(self.occurred_at)?,
             trace_parent: self.trace_parent,
+            seen: self.seen.unwrap_or_default(),
             payload: self.payload,
         })
     }

@@ -87,6 +87,16 @@ impl MemoryRateLimits {
         TakeAnswer { verdict: if allowed { Verdict::Allowed } else { Verdict::Refused }, levels }
     }
 
+    fn fill_one(&self, request: &Take, now_ms: i64) {
+        if !self.knows(request) {
+            return;
+        }
+        let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
+        for bucket in &request.buckets {
+            parts.change(bucket, now_ms, |state| bucket.rule.fill(state, &request.ask, now_ms));
+        }
+    }
+
     fn give_back_one(&self, request: &GiveBack, now_ms: i64) {
         let mut parts = self.lock(request.buckets.iter().map(|bucket| &bucket.key));
         for bucket in &request.buckets {
@@ -119,6 +129,12 @@ impl RateLimits for MemoryRateLimits {
 
     async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()> {
         self.restore_now(payer, uses, self.clock.now().timestamp_millis());
+        Ok(())
+    }
+
+    async fn fill(&self, requests: &[Take]) -> Result<()> {
+        let now_ms = self.clock.now().timestamp_millis();
+        requests.iter().for_each(|request| self.fill_one(request, now_ms));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     client::{Kafka, Quiet, because, corrupt, unavailable},
     dead_letters::DeadLetters,
+    find,
     producer::{self, Producer},
     reader::Reader,
     scan,
@@ -97,6 +98,11 @@ impl EventLog for KafkaEventLog {
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         scan::everything(&self.kafka, visit).await
+    }
+
+    async fn find(&self, shard: Shard, seq: i64) -> Result<Option<i64>> {
+        let kafka = self.kafka.clone();
+        blocking(move || find::offset_of(&kafka, shard, seq)).await
     }
 
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {

@@ -6,6 +6,7 @@
 mod client;
 mod dead_letters;
 mod event_log;
+mod find;
 mod producer;
 mod reader;
 mod record;

@@ -65,6 +65,7 @@ fn row(shard: Shard, seq: i64, payload_bytes: usize) -> OutboxRow {
         tenant: Uuid::from_u128(7),
         occurred_at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
         trace_parent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        seen: Vec::new(),
         payload: vec![7; payload_bytes],
     }
 }

@@ -59,7 +59,7 @@ fn grant(user: UserId, provider: &Provider) -> Result<LedgerRequest, Box<dyn Err
     let pool = PoolKey { payer: Payer::User(user), provider: provider.clone() };
     let command = Command::Grant { pool, tokens: Tokens::new(1 << 50)?, reason: "measurement".into() };
     let request = Request { command, now: Clock::System.now(), allowance_cap: None, cost: None };
-    Ok(LedgerRequest { request, shard: Payer::User(user).shard(), idempotency: None, trace_parent: None })
+    Ok(LedgerRequest { request, shard: Payer::User(user).shard(), idempotency: None, trace_parent: None, seen: Vec::new() })
 }
 
 fn consume(user_id: UserId, provider: &Provider, model: &Model, keyed: bool) -> LedgerRequest {
@@ -77,7 +77,7 @@ fn consume(user_id: UserId, provider: &Provider, model: &Model, keyed: bool) -> 
     let idempotency = keyed.then(|| Idempotency { key: key(), fingerprint: [7; 32], claim: Claim::Completes, context: Vec::new() });
     let command = Command::Consume { spec, tokens: Tokens::new(1).unwrap_or(Tokens::ZERO) };
     let request = Request { command, now, allowance_cap: None, cost: None };
-    LedgerRequest { request, shard: payer.shard(), idempotency, trace_parent: Some(TraceParent::generate()) }
+    LedgerRequest { request, shard: payer.shard(), idempotency, trace_parent: Some(TraceParent::generate()), seen: Vec::new() }
 }
 
 async fn wal_position(postgres: &Postgres) -> Result<f64, Box<dyn Error>> {

@@ -1,8 +1,10 @@
-//! `ports::answers` in Postgres: each call is one statement that commits by itself, and repeating it changes nothing.
+//! `ports::answers` in Postgres: each call is one statement that commits by itself, and repeating it changes nothing. The rows of a day
+//! are a partition, dropped as a whole.
 
 use crate::{
     Postgres,
-    error::{bounded, corrupt},
+    error::{bounded, corrupt, not_done},
+    partitions,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,8 +15,6 @@ use ports::{
 use sqlx::FromRow;
 use uuid::Uuid;
 
-/// Rows that one statement of [`Answers::forget`] drops.
-const FORGET_AT_ONCE: i64 = 500;
 /// Looks at a key that is freed and taken again between two statements.
 const LOOKS: u32 = 5;
 
@@ -36,9 +36,15 @@ impl Answers for Postgres {
                 .bind(attempt.holder)
                 .bind(attempt.now + TimeDelta::seconds(ATTEMPT_LEASE_SECS))
                 .bind(attempt.now);
-            let begun: Option<(Uuid, DateTime<Utc>)> = bounded(begin.fetch_optional(&self.pool)).await?;
-            if let Some((seed, at)) = begun {
-                return Ok(Begun::Run(Origin { seed, at }));
+            let begun: sqlx::Result<Option<(Uuid, DateTime<Utc>)>> = bounded(async { Ok(begin.fetch_optional(&self.pool).await) }).await?;
+            match begun {
+                Ok(Some((seed, at))) => return Ok(Begun::Run(Origin { seed, at })),
+                Ok(None) => {}
+                Err(error) if partitions::is_missing(&error) => {
+                    partitions::make_ahead(&self.pool).await?;
+                    continue;
+                }
+                Err(error) => return Err(not_done(error)),
             }
             let find = sqlx::query_as(include_str!("sql/answers/find.sql")).bind(attempt.name);
             let found: Option<AnswerRow> = bounded(find.fetch_optional(&self.pool)).await?;
@@ -64,16 +70,8 @@ impl Answers for Postgres {
         bounded(statement.execute(&self.pool)).await.map(drop)
     }
 
-    async fn forget(&self, before: DateTime<Utc>) -> Result<u64> {
-        let mut forgotten = 0;
-        loop {
-            let statement = sqlx::query(include_str!("sql/answers/forget.sql")).bind(before).bind(FORGET_AT_ONCE);
-            let rows = bounded(statement.execute(&self.pool)).await?.rows_affected();
-            forgotten += rows;
-            if rows == 0 {
-                return Ok(forgotten);
-            }
-        }
+    async fn forget(&self, before: DateTime<Utc>) -> Result<()> {
+        partitions::drop_days(&self.pool, include_str!("sql/answers/forget.sql"), before.date_naive()).await
     }
 }
 

@@ -45,7 +45,9 @@ use domain::{
 };
 use ports::{
     Result, StoreError,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{
+        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+    },
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 pub(crate) use rows::{is_org, payer};
@@ -152,8 +154,8 @@ impl Ledger for Postgres {
         bounded(budgets::of_payer(&self.pool, payer, member)).await?
     }
 
-    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
-        Ok(self.due_holds(now, limit).await?.into_iter().map(|(_, id)| id).collect())
+    async fn expired_holds(&self, sweeper: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+        Ok(self.due_holds(sweeper, now, limit).await?.into_iter().map(|(_, id)| id).collect())
     }
 
     async fn maintain(&self, forget_answers_before: DateTime<Utc>) -> Result<()> {
@@ -174,9 +176,13 @@ impl Ledger for Postgres {
 }
 
 impl Postgres {
-    /// Holds of the shards that are at home here, with their deadlines, oldest first.
-    pub(crate) async fn due_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<(DateTime<Utc>, ChargeId)>> {
-        let statement = sqlx::query_as(include_str!("sql/ledger/expired_holds.sql")).bind(now).bind(i64::from(limit));
+    /// Holds of the shards that are at home here, with their deadlines, oldest first, where this sweeper has the lease.
+    pub(crate) async fn due_holds(&self, sweeper: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<(DateTime<Utc>, ChargeId)>> {
+        let statement = sqlx::query_as(include_str!("sql/ledger/expired_holds.sql"))
+            .bind(now)
+            .bind(i64::from(limit))
+            .bind(sweeper.id)
+            .bind(sweeper.lease.as_secs_f64());
         let due: Vec<(DateTime<Utc>, Uuid)> = bounded(statement.fetch_all(&self.pool)).await?;
         Ok(due.into_iter().map(|(deadline, id)| (deadline, ChargeId(id))).collect())
     }

@@ -19,7 +19,7 @@ mod webhooks;
 pub use connect::{Postgres, PostgresSettings};
 pub use database::create_database;
 pub use databases::{Databases, Moved};
-pub use packed::PackedRows;
+pub use packed::{PackedEvent, PackedRows};
 
 /// Named in every error of this adapter.
 const STORE: &str = "postgres";

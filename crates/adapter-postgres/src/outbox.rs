@@ -54,7 +54,7 @@ fn wanted(rows: Vec<EventsRow>, positions: &[(Shard, i64)], limit: u32, asked_fo
 }
 
 fn outbox_row(shard: Shard, seq: i64, event: PackedEvent) -> Result<OutboxRow> {
-    let PackedEvent { trace_parent, payload } = event;
+    let PackedEvent { trace_parent, seen, payload } = event;
     let header = event_codec::header(&payload).map_err(|error| corrupt(format!("event {seq} of shard {shard}: {error}")))?;
     Ok(OutboxRow {
         shard,
@@ -65,6 +65,7 @@ fn outbox_row(shard: Shard, seq: i64, event: PackedEvent) -> Result<OutboxRow> {
         tenant: header.tenant,
         occurred_at: header.occurred_at,
         trace_parent: trace_parent.map(|trace| trace.to_string()),
+        seen,
         payload,
     })
 }

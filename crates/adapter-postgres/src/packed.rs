@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! row     = event*                                  count and the last number are columns
-//! event   = trace text*                             until an end
+//! event   = trace seen text*                        until an end
 //! trace   = 0 | 1 trace-id(16) span-id(8) flags(1) | 2 (that of the event before)
+//! seen    = length literal(length)
 //! text    = length literal(length) next
 //! next    = 0 (end of the event) | 1 id(16) | n >= 2 (the row's id number n - 2)
 //! ```
@@ -19,10 +20,11 @@ use ports::Result;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// An event as the ledger encoded it: Avro without framing, and the trace it belongs to.
+/// An event as the ledger encoded it: Avro without framing, the trace it belongs to, and what its request had seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PackedEvent {
+pub struct PackedEvent {
     pub trace_parent: Option<TraceParent>,
+    pub seen: Vec<u8>,
     pub payload: Vec<u8>,
 }
 
@@ -62,18 +64,18 @@ impl PackedRows {
     }
 
     /// Adds the next event of a shard. Its number follows the shard's last one.
-    pub fn push(&mut self, shard: Shard, seq: i64, kind: EventType, trace_parent: Option<TraceParent>, payload: &[u8]) {
+    pub fn push(&mut self, shard: Shard, seq: i64, kind: EventType, event: &PackedEvent) {
         let thresholds = kind == EventType::ThresholdReached;
         let open = self.open.get(&shard).and_then(|index| self.rows.get_mut(*index));
         if let Some(row) = open
-            && row.events.push(trace_parent, payload)
+            && row.events.push(event)
         {
             row.seq = seq;
             row.thresholds |= thresholds;
             return;
         }
         let mut events = RowWriter::default();
-        events.push(trace_parent, payload);
+        events.push(event);
         self.open.insert(shard, self.rows.len());
         self.rows.push(PackedRow { shard, seq, thresholds, events });
     }
@@ -112,10 +114,12 @@ struct RowWriter {
 
 impl RowWriter {
     /// Adds the event, unless the row has some and is full.
-    fn push(&mut self, trace_parent: Option<TraceParent>, payload: &[u8]) -> bool {
+    fn push(&mut self, event: &PackedEvent) -> bool {
         let before = (self.bytes.len(), self.ids.len(), self.trace);
-        self.put_trace(trace_parent);
-        self.put_payload(payload);
+        self.put_trace(event.trace_parent);
+        put_number(&mut self.bytes, event.seen.len());
+        self.bytes.extend_from_slice(&event.seen);
+        self.put_payload(&event.payload);
         let full = self.bytes.len() > ROW_BYTES || self.count >= ROW_EVENTS;
         if full && self.count > 0 {
             self.bytes.truncate(before.0);
@@ -226,12 +230,14 @@ struct RowReader<'a> {
 impl<'a> RowReader<'a> {
     fn event(&mut self) -> Option<PackedEvent> {
         let trace_parent = self.trace()?;
+        let seen = self.number()?;
+        let seen = self.take(seen)?.to_vec();
         let mut payload = Vec::with_capacity(320);
         loop {
             let literal = self.number()?;
             payload.extend_from_slice(self.take(literal)?);
             let id = match self.number()? {
-                END => return Some(PackedEvent { trace_parent, payload }),
+                END => return Some(PackedEvent { trace_parent, seen, payload }),
                 NEW_ID => {
                     let id = Uuid::from_slice(self.take(16)?).ok()?;
                     self.ids.push(id);
@@ -286,7 +292,7 @@ mod tests {
     fn pack(events: &[PackedEvent]) -> Vec<(i16, Vec<u8>)> {
         let mut rows = PackedRows::default();
         for (seq, event) in (1..).zip(events) {
-            rows.push(Shard::new(7).unwrap(), seq, EventType::ChargeSettled, event.trace_parent, &event.payload);
+            rows.push(Shard::new(7).unwrap(), seq, EventType::ChargeSettled, event);
         }
         let Columns { counts, seqs, events: bytes, .. } = rows.columns();
         let ends: Vec<i64> = counts
@@ -319,8 +325,8 @@ mod tests {
     fn event() -> impl Strategy<Value = PackedEvent> {
         let trace = prop_oneof![Just(9_u8), any::<u8>()];
         let trace = prop::option::of(trace.prop_map(|byte| TraceParent { trace_id: [byte; 16], span_id: [byte; 8], flags: byte }));
-        (trace, prop::collection::vec(piece(), 0..8))
-            .prop_map(|(trace_parent, pieces)| PackedEvent { trace_parent, payload: pieces.concat() })
+        (trace, prop::collection::vec(any::<u8>(), 0..200), prop::collection::vec(piece(), 0..8))
+            .prop_map(|(trace_parent, seen, pieces)| PackedEvent { trace_parent, seen, payload: pieces.concat() })
     }
 
     proptest! {
@@ -341,7 +347,8 @@ mod tests {
     fn the_ids_of_a_payer_are_kept_once_in_a_row() {
         let (tenant, key) = (Uuid::new_v4(), Uuid::new_v4());
         let payload = |own: Uuid| format!("{own}x{tenant}x{tenant}x{key}xopenai").into_bytes();
-        let events: Vec<PackedEvent> = (0..20).map(|_| PackedEvent { trace_parent: None, payload: payload(Uuid::new_v4()) }).collect();
+        let events: Vec<PackedEvent> =
+            (0..20).map(|_| PackedEvent { trace_parent: None, seen: Vec::new(), payload: payload(Uuid::new_v4()) }).collect();
         let rows = pack(&events);
         let bytes: usize = rows.iter().map(|(_, bytes)| bytes.len()).sum();
         assert!(bytes < 20 * 50, "{bytes} bytes for 20 events of {} bytes", events[0].payload.len());
@@ -350,7 +357,8 @@ mod tests {
 
     #[test]
     fn a_row_that_was_cut_or_has_more_than_it_says_is_refused() {
-        let event = PackedEvent { trace_parent: Some(TraceParent::generate()), payload: Uuid::new_v4().to_string().into_bytes() };
+        let payload = Uuid::new_v4().to_string().into_bytes();
+        let event = PackedEvent { trace_parent: Some(TraceParent::generate()), seen: vec![7; 3], payload };
         let (count, bytes) = pack(&[event]).remove(0);
         for length in 0..bytes.len() {
             assert!(unpack(&bytes[..length], count).is_err(), "{length} bytes");

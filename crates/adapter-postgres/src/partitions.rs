@@ -10,10 +10,16 @@ use sqlx::{PgPool, Postgres, Transaction};
 const LOCKED: &str = "55P03";
 
 pub(crate) async fn maintain(pool: &PgPool, forget_answers_before: DateTime<Utc>) -> Result<()> {
-    let dropped = bounded(drop_answers(pool, forget_answers_before.date_naive())).await;
+    let dropped = drop_days(pool, include_str!("sql/ledger/forget_answers.sql"), forget_answers_before.date_naive()).await;
     make_ahead(pool).await?;
     bounded(close_days(pool)).await?;
     dropped
+}
+
+/// Whether a row found no partition: the upkeep was not done for days.
+pub(crate) fn is_missing(error: &sqlx::Error) -> bool {
+    // check_violation without a constraint
+    sqlstate(error).as_deref() == Some("23514") && error.as_database_error().is_some_and(|error| error.constraint().is_none())
 }
 
 /// Makes the partitions that the next days need.
@@ -26,11 +32,16 @@ pub(crate) async fn make_ahead(pool: &PgPool) -> Result<()> {
     bounded(made).await
 }
 
-async fn drop_answers(pool: &PgPool, keep_from: NaiveDate) -> sqlx::Result<()> {
+/// Drops the partitions of the days before; `statement` names the table.
+pub(crate) async fn drop_days(pool: &PgPool, statement: &'static str, keep_from: NaiveDate) -> Result<()> {
+    bounded(try_drop_days(pool, statement, keep_from)).await
+}
+
+async fn try_drop_days(pool: &PgPool, statement: &'static str, keep_from: NaiveDate) -> sqlx::Result<()> {
     let mut transaction = in_turn(pool).await?;
     // Who waits for the table stands in everybody's way: a long read, such as an audit's, is left alone until the next time.
     sqlx::query(include_str!("sql/partitions/wait_briefly.sql")).execute(&mut *transaction).await?;
-    let dropped = sqlx::query(include_str!("sql/partitions/drop_answers.sql")).bind(keep_from).execute(&mut *transaction).await;
+    let dropped = sqlx::query(statement).bind(keep_from).execute(&mut *transaction).await;
     match dropped {
         Err(error) if sqlstate(&error).as_deref() == Some(LOCKED) => {
             tracing::debug!(%error, "old answers are dropped another time");

@@ -5,6 +5,7 @@ use crate::{
     scripts::Arguments,
 };
 use domain::{
+    amount::Tokens,
     bucket::{MAX_CAPACITY, Pace, Return, State},
     ids::Payer,
 };
@@ -101,6 +102,23 @@ impl Coder {
                     arguments.push(mark);
                     arguments.push(wanted.get(number).copied().unwrap_or_default());
                 }
+            }
+        }
+        arguments
+    }
+
+    pub(crate) fn fill(&self, entries: &[(&Bucket, Tokens)], epoch: &str) -> Arguments {
+        let mut arguments = self.empty();
+        let mut places: HashMap<String, i64> = HashMap::new();
+        for (bucket, amount) in entries {
+            let own = place(&mut places, &mut arguments.keys, self.name(bucket));
+            let mark = match bucket.key.group {
+                Group::Payer(payer) => place(&mut places, &mut arguments.keys, self.mark(payer, epoch)),
+                Group::Shared | Group::Principal(_) => 0,
+            };
+            let (kind, pace) = coded(bucket.rule.pace());
+            for number in [own, mark, bucket.rule.capacity(), kind, pace, amount.get().min(MAX_CAPACITY)] {
+                arguments.push(number);
             }
         }
         arguments

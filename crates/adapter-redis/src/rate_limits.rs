@@ -90,6 +90,11 @@ impl RateLimits for RedisRateLimits {
         self.store.take(requests).await
     }
 
+    async fn fill(&self, requests: &[Take]) -> Result<()> {
+        let entries = requests.iter().flat_map(|request| request.buckets.iter().map(move |bucket| (bucket, request.ask.amount)));
+        self.store.fill(&entries.collect::<Vec<_>>()).await
+    }
+
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
         let entries = requests.iter().flat_map(|request| request.buckets.iter().map(move |bucket| (bucket, &request.back)));
         self.store.give_back(&entries.collect::<Vec<_>>()).await

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 pub(crate) static RESTORE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/restore.lua")));
 pub(crate) static TAKE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/take.lua")));
 pub(crate) static ANNOUNCE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/announce.lua")));
+pub(crate) static FILL: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/fill.lua")));
 pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/give_back.lua")));
 
 pub(crate) struct Source {

@@ -7,11 +7,12 @@ use crate::{
     keys::tag,
     parts::by_place,
     reading::{read, time_of},
-    scripts::{GIVE_BACK, RESTORE, TAKE},
+    scripts::{FILL, GIVE_BACK, RESTORE, TAKE},
     servers::{Place, Servers},
     slices::{Rest, Slices},
 };
 use domain::{
+    amount::Tokens,
     bucket::{MICRO, Reading, Return},
     ids::Payer,
 };
@@ -70,6 +71,22 @@ impl Store {
             answers.extend(at.into_iter().zip(taken));
         }
         Ok(answers)
+    }
+
+    pub(crate) async fn fill(&self, entries: &[(&Bucket, Tokens)]) -> Result<()> {
+        let deadline = self.servers.deadline();
+        let places = by_place(entries.iter().map(|entry| (self.place_of(entry.0), *entry)));
+        let calls = places.into_iter().map(|(place, entries)| async move {
+            for chunk in entries.chunks(BUCKETS_PER_CALL) {
+                let call = |server: Server| {
+                    let arguments = self.coder.fill(chunk, &server.epoch);
+                    async move { FILL.call(server, &arguments).await }
+                };
+                self.servers.run(place, deadline, call).await?;
+            }
+            Ok(())
+        });
+        join_all(calls).await.into_iter().collect()
     }
 
     pub(crate) async fn give_back(&self, entries: &[(&Bucket, &Return)]) -> Result<()> {

@@ -5,7 +5,7 @@ mod machine;
 pub use machine::attempts_that_crash_overlap_and_come_late_are_what_a_simple_model_says;
 
 use crate::customers::start;
-use chrono::TimeDelta;
+use chrono::{DurationRound, TimeDelta, Utc};
 use futures::future::join_all;
 use ports::answers::{ATTEMPT_LEASE_SECS, Answers, Attempt, Begun, GiveUp, Origin};
 use uuid::Uuid;
@@ -96,15 +96,19 @@ pub async fn of_many_at_once_one_runs(one: &dyn Answers, other: &dyn Answers) {
     }
 }
 
-pub async fn old_answers_are_forgotten_and_young_ones_kept(answers: &dyn Answers) {
-    let old = Attempt { now: start() - TimeDelta::days(400), ..attempt() };
-    let young = Attempt { now: old.now + TimeDelta::days(1), ..attempt() };
-    for attempt in [&old, &young] {
-        answers.begin(attempt).await.unwrap();
-        answers.complete(attempt, b"answer").await.unwrap();
+pub async fn answers_are_forgotten_by_whole_days_and_their_names_are_free_again(answers: &dyn Answers) {
+    let now = Utc::now().duration_trunc(TimeDelta::milliseconds(1)).unwrap();
+    let first = Attempt { now, ..attempt() };
+    answers.begin(&first).await.unwrap();
+    answers.complete(&first, b"answer").await.unwrap();
+    let later = again(&first, TimeDelta::seconds(1));
+    for _ in 0..2 {
+        answers.forget(now).await.unwrap();
+        assert_eq!(answers.begin(&later).await.unwrap(), Begun::Done(origin(&first), b"answer".to_vec()), "its day has not ended before");
     }
-    assert_eq!(answers.forget(old.now + TimeDelta::hours(1)).await.unwrap(), 1);
-    assert_eq!(answers.forget(old.now + TimeDelta::hours(1)).await.unwrap(), 0);
-    assert_eq!(answers.begin(&old).await.unwrap(), Begun::Run(origin(&old)));
-    assert_eq!(answers.begin(&young).await.unwrap(), Begun::Done(origin(&young), b"answer".to_vec()));
+    for _ in 0..2 {
+        answers.forget(now + TimeDelta::days(2)).await.unwrap();
+    }
+    assert_eq!(answers.begin(&later).await.unwrap(), Begun::Run(origin(&later)));
+    assert!(answers.complete(&later, b"other").await.unwrap());
 }

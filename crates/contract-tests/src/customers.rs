@@ -3,15 +3,17 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     amount::Tokens,
-    budget::{BudgetKey, BudgetTerms, BudgetUnit, Threshold},
+    budget::{BudgetKey, BudgetTerms, BudgetUnit},
     charge::{Charge, ChargeSpec, Metadata},
     ids::{ChargeId, Model, OrgId, Payer, Provider, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request},
     money::Cost,
     pool::PoolKey,
+    threshold::Threshold,
     time::Period,
 };
-use ports::ledger::{Claim, Idempotency, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot};
+use ports::ledger::{Claim, Idempotency, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, Sweeper};
+use std::time::Duration;
 use uuid::Uuid;
 
 pub fn start() -> DateTime<Utc> {
@@ -76,7 +78,7 @@ impl Customer {
 
     pub fn request(&self, command: Command) -> LedgerRequest {
         let request = Request { command, now: self.now, allowance_cap: None, cost: None };
-        LedgerRequest { request, shard: self.shard(), idempotency: None, trace_parent: None }
+        LedgerRequest { request, shard: self.shard(), idempotency: None, trace_parent: None, seen: Vec::new() }
     }
 
     pub fn grant(&self, amount: i64) -> LedgerRequest {
@@ -84,7 +86,13 @@ impl Customer {
     }
 
     pub fn allowance(&self, amount: i64, period: Period) -> LedgerRequest {
-        let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(period), time_zone: None };
+        let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(period), ..AllowanceChange::default() };
+        self.request(Command::SetAllowance { pool: self.pool(), change })
+    }
+
+    /// The thresholds of the pool.
+    pub fn marks(&self, thresholds: &[Threshold]) -> LedgerRequest {
+        let change = AllowanceChange { thresholds: Some(thresholds.iter().copied().collect()), ..AllowanceChange::default() };
         self.request(Command::SetAllowance { pool: self.pool(), change })
     }
 
@@ -151,6 +159,9 @@ pub fn under_key(request: LedgerRequest, key: &str, fingerprint: u8, claim: Clai
     let idempotency = Idempotency { key, fingerprint: [fingerprint; 32], claim, context: b"context".to_vec() };
     LedgerRequest { idempotency: Some(idempotency), ..request }
 }
+
+/// Sweeps without keeping others from it.
+pub const ANYONE: Sweeper = Sweeper { id: Uuid::from_u128(1), lease: Duration::ZERO };
 
 /// A key nobody else uses.
 pub fn fresh_key() -> String {

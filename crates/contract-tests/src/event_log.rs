@@ -151,6 +151,23 @@ pub async fn a_scan_sees_everything_once_up_to_the_present(stores: &Stores<'_>) 
     assert_eq!(places(&stores.scanned().await), places(&records));
 }
 
+pub async fn a_record_is_found_by_its_number(stores: &Stores<'_>) {
+    let customer = Customer::user();
+    let shard = customer.shard();
+    assert_eq!(stores.log.find(shard, 1).await.unwrap(), None);
+    stores.publish(&customer, 20, None).await;
+    // As a relay does that has lost its mark: the same run again, and then on.
+    let again = stores.outbox.read(shard, 10, 100).await.unwrap();
+    stores.log.append(shard, again).await.unwrap().await.unwrap();
+    stores.publish(&customer, 20, None).await;
+    let records = stores.scanned().await;
+    for seq in [1, 10, 11, 20, 21, 40] {
+        let offset = stores.log.find(shard, seq).await.unwrap().unwrap_or_else(|| panic!("number {seq} is not found"));
+        assert!(records.iter().any(|record| (record.shard, record.offset, record.seq) == (shard, offset, Some(seq))), "{seq} at {offset}");
+    }
+    assert_eq!(stores.log.find(shard, 41).await.unwrap(), None);
+}
+
 pub async fn a_letter_is_kept_once_however_often_it_is_buried(stores: &Stores<'_>) {
     assert_eq!(stores.log.buried().await.unwrap(), 0);
     let letter = |index, offset| DeadLetter {

@@ -239,7 +239,8 @@ pub async fn the_largest_and_strangest_values_survive(ledger: &dyn Ledger) {
     spec.metadata = metadata;
     spec.model = Some(Model::parse(&"m".repeat(100)).unwrap());
     spec.key_id = Some(KeyId(Uuid::from_u128(u128::MAX)));
-    let change = AllowanceChange { allowance: Some(Tokens::MAX), period: Some(Period::Month), time_zone: Some(chrono_tz::Asia::Kathmandu) };
+    let time_zone = Some(chrono_tz::Asia::Kathmandu);
+    let change = AllowanceChange { allowance: Some(Tokens::MAX), period: Some(Period::Month), time_zone, ..AllowanceChange::default() };
     let traced = LedgerRequest {
         trace_parent: Some(TraceParent::generate()),
         ..customer.request(Command::SetAllowance { pool: customer.pool(), change })
@@ -356,9 +357,9 @@ pub async fn expired_holds_are_found_oldest_first_until_they_end(ledger: &dyn Le
     ids.sort();
     let ids: Vec<_> = ids.into_iter().map(|(_, id)| id).collect();
     let deadline_of_the_second = customer.now + TimeDelta::minutes(2);
-    let due = async |now| ledger.expired_holds(now, 100).await.unwrap();
+    let due = async |now| ledger.expired_holds(ANYONE, now, 100).await.unwrap();
     assert_eq!(due(deadline_of_the_second + TimeDelta::milliseconds(1)).await, ids[..2]);
-    assert_eq!(ledger.expired_holds(Utc::now(), 1).await.unwrap(), ids[..1]);
+    assert_eq!(ledger.expired_holds(ANYONE, Utc::now(), 1).await.unwrap(), ids[..1]);
     let later = customer.later(TimeDelta::minutes(10));
     charged(ledger, &later.expire(ids[0])).await;
     charged(ledger, &later.settle(ids[1], 1)).await;

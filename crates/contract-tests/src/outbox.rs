@@ -3,12 +3,7 @@
 use crate::customers::*;
 use chrono::TimeDelta;
 use domain::{
-    budget::{BudgetUnit, Threshold},
-    event::EventType,
-    ids::Shard,
-    ledger::Outcome,
-    time::Period,
-    trace_parent::TraceParent,
+    budget::BudgetUnit, event::EventType, ids::Shard, ledger::Outcome, threshold::Threshold, time::Period, trace_parent::TraceParent,
 };
 use ports::{
     ledger::{Ledger, LedgerRequest},
@@ -28,11 +23,13 @@ pub async fn a_row_says_what_its_event_says<S: Ledger + Outbox>(store: &S) {
     let customer = Customer::org();
     let trace_parent = Some(TraceParent::generate());
     outcome(store, &LedgerRequest { trace_parent, ..customer.grant(10) }).await;
-    let Outcome::Charged { charge, .. } = outcome(store, &customer.consume(4)).await else { panic!("the pool has enough") };
+    let having_seen = LedgerRequest { seen: vec![0, 7, 255], ..customer.consume(4) };
+    let Outcome::Charged { charge, .. } = outcome(store, &having_seen).await else { panic!("the pool has enough") };
     let rows = store.read(customer.shard(), 0, 10).await.unwrap();
     let [grant, consume] = &rows[..] else { panic!("{} rows", rows.len()) };
     assert_eq!(grant.trace_parent, trace_parent.map(|trace| trace.to_string()));
     assert_eq!(consume.trace_parent, None);
+    assert_eq!((&grant.seen, &consume.seen), (&Vec::new(), &having_seen.seen));
     assert_eq!((grant.seq, consume.seq, charge.seq), (1, 2, 2));
     assert_eq!(consume.kind, EventType::ChargeSettled.as_str());
     let event = event_codec::decode(&consume.payload).unwrap();

@@ -108,6 +108,23 @@ pub async fn what_is_given_back_can_be_taken_again_and_a_bucket_is_never_below_e
     limits.give_back(&[]).await.unwrap();
 }
 
+pub async fn what_came_to_more_fills_the_buckets_and_is_never_refused(limits: &dyn RateLimits) {
+    let payer = new_payer(limits).await;
+    let buckets = [bucket(payer, "narrow", still(10)), bucket(payer, "window", BucketRule::sliding_window(100, 3_600))];
+    assert!(allowed(limits, &buckets, 6).await);
+    limits.fill(&[take(&buckets, 3), take(&buckets[1..], 20)]).await.unwrap();
+    assert_eq!(used(limits, &buckets).await, [9, 29]);
+    // More than there is room for, and more than any bucket holds: full, not fuller.
+    limits.fill(&[take(&buckets, 30), take(&buckets[1..], 9_000_000_000)]).await.unwrap();
+    assert_eq!(used(limits, &buckets).await, [10, 100]);
+    assert!(!allowed(limits, &buckets[..1], 1).await);
+    limits.fill(&[]).await.unwrap();
+    // Whose buckets are lost has them restored first: filling begins nothing.
+    let forgotten = [bucket(unknown_payer(), "x", still(10))];
+    limits.fill(&[take(&forgotten, 5)]).await.unwrap();
+    assert_eq!(used(limits, &forgotten).await, [0]);
+}
+
 pub async fn buckets_that_differ_in_any_part_are_different_buckets(limits: &dyn RateLimits) {
     let first = bucket(new_payer(limits).await, "x", still(10));
     let other_payer = new_payer(limits).await;

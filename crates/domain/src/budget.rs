@@ -6,12 +6,13 @@ use crate::{
     charge::{Charge, ChargeSpec, ChargeStatus},
     ids::{Payer, Provider, UserId},
     money::Cost,
+    threshold::{self, Threshold},
     time::Period,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -55,36 +56,6 @@ pub struct BudgetKey {
     pub provider: Option<Provider>,
     pub unit: BudgetUnit,
     pub period: Period,
-}
-
-/// A mark that is told about once in a period, when the settled amount reaches it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Threshold {
-    /// Of the limit.
-    Percent(u32),
-    /// In the budget's unit.
-    Amount(Tokens),
-}
-
-impl Threshold {
-    /// The settled amount at which it is reached; `None` for a share of nothing.
-    fn mark(self, limit: Option<Tokens>) -> Option<i128> {
-        match self {
-            Self::Amount(amount) => Some(amount.get().into()),
-            // Rounded up: 50 % of 3 is reached by the second token.
-            Self::Percent(percent) => limit.map(|limit| (i128::from(limit.get()) * i128::from(percent) + 99) / 100),
-        }
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Percent(percent) => write!(f, "{percent}%"),
-            Self::Amount(amount) => write!(f, "{amount}"),
-        }
-    }
 }
 
 /// What is set by whoever sets a budget.
@@ -179,10 +150,7 @@ impl Budget {
 
     /// The thresholds that the settled amount has reached and that nobody was told about yet, lowest first.
     pub fn newly_reached(&self) -> Vec<Threshold> {
-        let used = i128::from(self.current.used.get());
-        let marks = self.terms.thresholds.difference(&self.current.reached).filter_map(|own| Some((own.mark(self.terms.limit)?, *own)));
-        let mut reached: Vec<(i128, Threshold)> = marks.filter(|(mark, _)| used >= *mark && used > 0).collect();
-        reached.sort_unstable();
-        reached.into_iter().map(|(_, threshold)| threshold).collect()
+        let untold = self.terms.thresholds.difference(&self.current.reached);
+        threshold::reached(untold, i128::from(self.current.used.get()), self.terms.limit)
     }
 }

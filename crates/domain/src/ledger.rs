@@ -13,6 +13,7 @@ mod outcome;
 mod pools;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 
 pub use command::{AllowanceChange, Command, Refusals, Request};
 pub use decide::{decide, preview};

@@ -14,5 +14,6 @@ pub mod money;
 pub mod pool;
 pub mod rollup;
 pub mod settings;
+pub mod threshold;
 pub mod time;
 pub mod trace_parent;

@@ -3,11 +3,13 @@
 use crate::{
     amount::Tokens,
     ids::{Payer, Provider},
+    threshold::{self, Threshold},
     time::Period,
 };
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PoolKey {
@@ -65,6 +67,24 @@ impl Default for AllowanceTerms {
     }
 }
 
+/// The thresholds of a pool, on what was spent since its latest credit of what there was then: the allowance of the running period
+/// and the purchased tokens that were left. A credit is a grant, a new period or a changed allowance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Marks {
+    pub thresholds: BTreeSet<Threshold>,
+    /// Told, and not below since.
+    pub reached: BTreeSet<Threshold>,
+    /// Purchased tokens that were spent before the latest credit.
+    pub spent_before: Tokens,
+}
+
+impl Marks {
+    pub fn is_empty(&self) -> bool {
+        self.thresholds.is_empty()
+    }
+}
+
 /// The stored state of a pool: its terms, the purchased balance, the debt, and its latest period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,12 +96,21 @@ pub struct Pool {
     pub debt: Tokens,
     /// The latest period that was opened; it may be over.
     pub current: Option<PoolPeriod>,
+    pub marks: Marks,
     pub updated_at: DateTime<Utc>,
 }
 
 impl Pool {
     pub fn new(key: PoolKey, now: DateTime<Utc>) -> Self {
-        Self { key, terms: AllowanceTerms::default(), purchased: Balance::default(), debt: Tokens::ZERO, current: None, updated_at: now }
+        Self {
+            key,
+            terms: AllowanceTerms::default(),
+            purchased: Balance::default(),
+            debt: Tokens::ZERO,
+            current: None,
+            marks: Marks::default(),
+            updated_at: now,
+        }
     }
 
     /// Both remainders together; what a consume may take when there is no debt.
@@ -99,6 +128,34 @@ impl Pool {
     pub fn held(&self) -> Tokens {
         let held = self.current.map_or(Tokens::ZERO, |period| period.balance.held);
         held.checked_add(self.purchased.held).unwrap_or(Tokens::MAX)
+    }
+
+    /// What was spent since the latest credit, debt included, and of how much. An allowance that was taken away counts no more.
+    pub fn spent_of(&self) -> (i128, Tokens) {
+        let current = self.current.filter(|_| !self.terms.allowance.is_zero());
+        let allowance = current.map(|period| period.balance).unwrap_or_default();
+        let purchased = self.purchased.settled.saturating_sub(self.marks.spent_before);
+        let spent = [allowance.settled, purchased, self.debt].into_iter().map(|amount| i128::from(amount.get())).sum();
+        let bought = self.purchased.granted.saturating_sub(self.marks.spent_before);
+        (spent, allowance.granted.checked_add(bought).unwrap_or(Tokens::MAX))
+    }
+
+    /// The thresholds that are reached and that nobody was told about yet, lowest first.
+    pub fn newly_reached(&self) -> Vec<Threshold> {
+        let (spent, whole) = self.spent_of();
+        threshold::reached(self.marks.thresholds.difference(&self.marks.reached), spent, Some(whole))
+    }
+
+    /// After a credit: counting starts anew, and what is not reached by it any more will be told again.
+    pub fn rearm(&mut self) {
+        if self.marks.is_empty() {
+            self.marks = Marks::default();
+            return;
+        }
+        self.marks.spent_before = self.purchased.settled;
+        let (spent, whole) = self.spent_of();
+        let still = threshold::reached(self.marks.reached.intersection(&self.marks.thresholds), spent, Some(whole));
+        self.marks.reached = still.into_iter().collect();
     }
 
     pub fn resets_at(&self) -> Option<DateTime<Utc>> {

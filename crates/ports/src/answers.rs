@@ -59,6 +59,6 @@ pub trait Answers: Send + Sync {
     /// Without effect when another attempt has taken over.
     async fn give_up(&self, attempt: &Attempt, how: GiveUp) -> Result<()>;
 
-    /// Drops what began before `before`; safe to run twice.
-    async fn forget(&self, before: DateTime<Utc>) -> Result<u64>;
+    /// Drops what began on the days (UTC) that ended before `before`, all of a day at once; safe to run twice.
+    async fn forget(&self, before: DateTime<Utc>) -> Result<()>;
 }

@@ -58,6 +58,9 @@ pub trait EventLog: Send + Sync {
     /// Calls `visit` with records in order within each shard.
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()>;
 
+    /// An offset at which the shard's event of this number stands; `None` where it is not in the log, or not any more.
+    async fn find(&self, shard: Shard, seq: i64) -> Result<Option<i64>>;
+
     /// Durably keeps what could not be applied.
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()>;
 

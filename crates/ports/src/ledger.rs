@@ -13,6 +13,8 @@ use domain::{
     trace_parent::TraceParent,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
 
 /// Longest time for which a claimed key without an answer is respected, e.g. while a provider is called. Seconds.
 pub const CLAIM_LEASE_SECS: i64 = 120;
@@ -50,6 +52,8 @@ pub struct LedgerRequest {
     pub shard: Shard,
     pub idempotency: Option<Idempotency>,
     pub trace_parent: Option<TraceParent>,
+    /// What the caller saw before it asked; kept with the events of the request, opaque here, empty where there is nothing to keep.
+    pub seen: Vec<u8>,
 }
 
 /// What was answered the first time.
@@ -85,6 +89,14 @@ pub struct ChargeQuery {
     /// Only charges older than this one: the last of the previous page.
     pub before: Option<ChargeId>,
     pub limit: u32,
+}
+
+/// The right to end overdue holds. Of each store one process has it at a time, so that many do not do the same work.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweeper {
+    pub id: Uuid,
+    /// For so long from now on nobody else has it. None of it: whoever asks next.
+    pub lease: Duration,
 }
 
 /// One shard as one consistent picture: state and events of the same moment.
@@ -154,8 +166,9 @@ pub trait Ledger: Send + Sync {
     /// The budgets of a payer, and of one member when named; in the order of their keys, as stored (see `Budget::as_of`).
     async fn budgets(&self, payer: Payer, member: Option<UserId>) -> Result<Vec<Budget>>;
 
-    /// Holds whose deadline has come by `now`, oldest first.
-    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;
+    /// Holds whose deadline has come by `now`, oldest first; of the stores whose lease this sweeper has, or gets now because it is free
+    /// or over. A lease is no lock: a hold that is ended twice ends once.
+    async fn expired_holds(&self, sweeper: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>>;
 
     /// Upkeep, done now and then by every process, safe to repeat and to do at once: makes room for what will be written and drops
     /// the answers of the days (UTC) that ended before `forget_answers_before`.

@@ -19,6 +19,8 @@ pub struct OutboxRow {
     pub tenant: Uuid,
     pub occurred_at: DateTime<Utc>,
     pub trace_parent: Option<String>,
+    /// As it came with the request, see [`crate::ledger::LedgerRequest`].
+    pub seen: Vec<u8>,
     /// Avro without framing, encoded once, where it was written.
     pub payload: Vec<u8>,
 }

@@ -134,6 +134,10 @@ pub trait RateLimits: Send + Sync {
     /// What was taken and not yet written to the ledger when the store lost its buckets is missing: that much more may pass.
     async fn restore(&self, payer: Payer, uses: &[Use]) -> Result<()>;
 
+    /// Puts into buckets what a request came to beyond what it took: as much as there is room for, and nothing refuses it. Amounts are
+    /// above zero and of no hold. Nothing where the payer is forgotten: whoever restores it reads that from the ledger.
+    async fn fill(&self, requests: &[Take]) -> Result<()>;
+
     /// Undoes takes whose request led to nothing, or to less. What has left a bucket by itself meanwhile is not returned again.
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()>;
 

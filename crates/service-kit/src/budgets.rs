@@ -5,9 +5,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use domain::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Threshold},
+    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit},
     ids::{Payer, Provider, UserId},
     settings::Settings,
+    threshold::Threshold,
     time::Period,
 };
 use serde::{Deserialize, Serialize};
@@ -73,20 +74,24 @@ impl BudgetBody {
     }
 
     fn thresholds(&self, limit: Option<Tokens>) -> Result<BTreeSet<Threshold>, Problem> {
-        if self.thresholds.len() > MOST_THRESHOLDS {
-            return Err(Problem::field("thresholds", format!("thresholds must have at most {MOST_THRESHOLDS} entries")));
+        if limit.is_none() && self.thresholds.iter().any(|threshold| threshold.percent.is_some()) {
+            return Err(Problem::field("thresholds", "a percent threshold needs a limit to be a share of"));
         }
-        let understood = self.thresholds.iter().map(|threshold| match (threshold.percent, threshold.amount) {
-            (Some(_), None) if limit.is_none() => Err(Problem::field("thresholds", "a percent threshold needs a limit to be a share of")),
-            (Some(percent), None) if (1..=LARGEST_PERCENT).contains(&percent) => Ok(Threshold::Percent(percent)),
-            (None, Some(value)) if value > 0 => amount("thresholds", value).map(Threshold::Amount),
-            _ => Err(Problem::field(
-                "thresholds",
-                format!("a threshold is either a percent from 1 to {LARGEST_PERCENT} or a positive amount"),
-            )),
-        });
-        understood.collect()
+        thresholds(&self.thresholds)
     }
+}
+
+/// The thresholds of a budget or of a pool.
+pub fn thresholds(bodies: &[ThresholdBody]) -> Result<BTreeSet<Threshold>, Problem> {
+    if bodies.len() > MOST_THRESHOLDS {
+        return Err(Problem::field("thresholds", format!("thresholds must have at most {MOST_THRESHOLDS} entries")));
+    }
+    let understood = bodies.iter().map(|threshold| match (threshold.percent, threshold.amount) {
+        (Some(percent), None) if (1..=LARGEST_PERCENT).contains(&percent) => Ok(Threshold::Percent(percent)),
+        (None, Some(value)) if value > 0 => amount("thresholds", value).map(Threshold::Amount),
+        _ => Err(Problem::field("thresholds", format!("a threshold is either a percent from 1 to {LARGEST_PERCENT} or a positive amount"))),
+    });
+    understood.collect()
 }
 
 fn amount(field: &str, amount: i64) -> Result<Tokens, Problem> {

@@ -19,6 +19,8 @@ CREATE TABLE pool (
     period_granted INTEGER,
     period_settled INTEGER CHECK (period_settled >= 0),
     period_held INTEGER CHECK (period_held >= 0),
+    -- JSON: thresholds, those that were told, and what was spent before the latest credit; NULL without thresholds.
+    marks TEXT,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (payer_kind DESC, tenant, provider),
     -- The last line of defence: nothing is ever spent that was not granted.

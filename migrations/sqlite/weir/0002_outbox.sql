@@ -9,6 +9,8 @@ CREATE TABLE outbox (
     occurred_at INTEGER NOT NULL,
     recorded_at INTEGER NOT NULL,
     trace_parent TEXT,
+    -- What the request had seen; NULL for nothing.
+    seen BLOB,
     -- Avro without framing.
     payload BLOB NOT NULL,
     PRIMARY KEY (shard, seq)

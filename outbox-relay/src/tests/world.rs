@@ -220,6 +220,7 @@ fn row(shard: Shard, seq: i64) -> OutboxRow {
         tenant: Uuid::from_u128(2),
         occurred_at: DateTime::UNIX_EPOCH,
         trace_parent: None,
+        seen: Vec::new(),
         payload: Vec::new(),
     }
 }
@@ -307,6 +308,10 @@ impl EventLog for Handle {
 
     async fn reader(&self, _group: &str) -> Result<Box<dyn LogReader>> {
         Err(away())
+    }
+
+    async fn find(&self, _: Shard, _: i64) -> Result<Option<i64>> {
+        unimplemented!("a relay only appends")
     }
 
     async fn scan(&self, _visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {

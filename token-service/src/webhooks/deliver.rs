@@ -128,6 +128,7 @@ fn cause(error: &reqwest::Error) -> String {
 
 fn tidings(event: &UsageEvent) -> Tidings {
     let fact = &event.event;
+    let of = if fact.metadata.contains_key("of") { "pool" } else { "budget" };
     let body = json!({
         "type": "threshold.reached",
         "timestamp": fact.occurred_at.to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -136,7 +137,7 @@ fn tidings(event: &UsageEvent) -> Tidings {
             "orgId": fact.payer.org(),
             "userId": fact.user_id,
             "provider": fact.provider,
-            "budget": fact.metadata,
+            of: fact.metadata,
         },
     });
     Tidings { event_id: fact.id, payer: fact.payer, body: body.to_string(), at: fact.occurred_at }

@@ -4,6 +4,7 @@ use crate::{fakes::Fault, world::*};
 use domain::ids::Payer;
 use futures::future::join_all;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 const BATCH: &str = "/api/v1/tokens/consume/batch";
 
@@ -167,4 +168,23 @@ async fn a_single_consume_takes_no_key_in_its_body() {
     let world = world(100).await;
     let refused = world.consume(&caller(1), &keyed(1, "k")).await.expect_problem(400, "validation_failed");
     assert_eq!(refused.body["errors"][0]["field"], "idempotencyKey");
+}
+
+#[tokio::test]
+async fn a_batch_asks_the_buckets_once_and_in_its_order() {
+    let world = world(5_000).await;
+    let answer = send(&world, &[item(600), item(500), item(300), item(1_001), item(100), item(1)]).await.expect(200);
+    assert_eq!(statuses(&answer), [200, 429, 200, 429, 200, 429]);
+    assert_eq!((world.buckets.takes.load(Ordering::SeqCst), world.buckets.total()), (1, 1_000));
+    assert_eq!((&answer.body["results"][2]["used"], &answer.body["results"][4]["used"]), (&json!(900), &json!(1_000)));
+}
+
+#[tokio::test]
+async fn a_batch_after_the_buckets_were_lost_restores_them_once() {
+    let world = world(5_000).await;
+    world.consume(&caller(1), &item(400)).await.expect(200);
+    world.buckets.forget();
+    let answer = send(&world, &[item(500), item(200), item(100)]).await.expect(200);
+    assert_eq!(statuses(&answer), [200, 429, 200]);
+    assert_eq!((world.buckets.restores.load(Ordering::SeqCst), world.buckets.total()), (1, 1_000));
 }

@@ -29,6 +29,13 @@ async fn a_charge_says_what_it_was_paid_from_and_what_applies_to_it() {
         (&json!(30), &json!(10), &json!(7))
     );
     assert_eq!((&told["late"], &told["poolNow"]["debt"]), (&json!(false), &json!(7)));
+    let events: Vec<_> = told["events"].as_array().unwrap().iter().map(|event| (&event["type"], &event["tokens"])).collect();
+    assert_eq!(events, [(&json!("CHARGE_HELD"), &json!(35)), (&json!("CHARGE_SETTLED"), &json!(47))]);
+    assert_eq!(told["eventsComplete"], true);
+    // Nobody publishes here, and the usage store is away: said as it is.
+    let stages = &told["events"][1];
+    assert_eq!((&stages["outbox"]["published"], &stages["log"]["status"]), (&json!(false), &json!("PENDING")));
+    assert_eq!((&stages["raw"]["status"], &stages["rollups"]["status"]), (&json!("UNAVAILABLE"), &json!("UNAVAILABLE")));
 }
 
 #[tokio::test]

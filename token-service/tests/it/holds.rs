@@ -121,3 +121,29 @@ async fn settles_and_releases_that_race_end_the_charge_once() {
     }
     assert_eq!(world.remaining(Payer::User(user(1))), 100);
 }
+
+#[tokio::test]
+async fn what_was_used_beyond_a_hold_is_filled_into_its_buckets_and_never_refused() {
+    let world = world().await;
+    world.grant(Payer::User(user(1)), 5_000).await;
+    let held = reserve(&world, 100).await;
+    settle(&world, &held, 700).await.expect(200);
+    assert_eq!(world.buckets.total(), 700);
+    settle(&world, &held, 700).await.expect(200);
+    assert_eq!(world.buckets.total(), 700, "once, however often it is settled");
+    world.consume(&caller(1), &json!({"provider": "openai", "tokens": 301})).await.expect_problem(429, "rate_limited");
+    let held = reserve(&world, 100).await;
+    settle(&world, &held, 4_000).await.expect(200);
+    assert_eq!(world.buckets.total(), 1_000, "full, not fuller");
+}
+
+#[tokio::test]
+async fn a_late_settle_fills_in_all_that_was_given_back_at_expiry() {
+    let world = world().await;
+    let held = reserve(&world, 60).await;
+    world.advance(600);
+    eventually("the sweep", || world.remaining(Payer::User(user(1))) == 100).await;
+    eventually("the buckets", || world.buckets.total() == 0).await;
+    settle(&world, &held, 40).await.expect(200);
+    assert_eq!(world.buckets.total(), 40);
+}

@@ -198,3 +198,22 @@ async fn quotas_are_seen_by_owner_members_and_administrators() {
         assert_eq!(world.get(&who, path).await.status.as_u16(), status, "{:?} {path}", who.user_id);
     }
 }
+
+#[tokio::test]
+async fn the_pool_of_the_request_pays_and_no_other_helps_out() {
+    let world = world().await;
+    let spend = |org: Option<u128>, tokens: i64| {
+        let mut request = body(None, org);
+        request["tokens"] = json!(tokens);
+        request
+    };
+    world.consume(&caller(2), &spend(Some(1), 995)).await.expect(200);
+    world.advance(1_000);
+    let refused = world.consume(&caller(2), &spend(Some(1), 6)).await.expect_problem(402, "quota_exhausted");
+    assert_eq!((&refused.body["scope"], &refused.body["remaining"]), (&json!("ORG"), &json!(5)));
+    assert_eq!(world.remaining(Payer::User(user(2))), 1_000, "the member's own tokens are not the org's");
+    world.consume(&caller(2), &spend(None, 1_000)).await.expect(200);
+    world.advance(1_000);
+    let refused = world.consume(&caller(2), &spend(None, 1)).await.expect_problem(402, "quota_exhausted");
+    assert_eq!((&refused.body["scope"], world.remaining(Payer::Org(org(1)))), (&json!("USER"), 5));
+}

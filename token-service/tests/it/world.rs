@@ -1,6 +1,6 @@
 //! A service on fakes, people to call it, and its answers.
 
-use crate::fakes::{FakeAccounts, FakeBuckets, FakeLedger, FakeWebhooks};
+use crate::fakes::{Downstream, FakeAccounts, FakeBuckets, FakeLedger, FakeWebhooks};
 use axum::{
     Router,
     body::Body,
@@ -91,6 +91,8 @@ impl World {
             accounts: Arc::clone(&stores.accounts) as _,
             answers: Arc::clone(&stores.answers) as _,
             outbox: Arc::clone(&stores.ledger) as _,
+            event_log: Arc::new(Downstream),
+            usage_store: Arc::new(Downstream),
             webhooks: Arc::new(FakeWebhooks::default()),
             networks: Networks::Public,
             webhook_http: webhook_client(Networks::Public).unwrap(),
@@ -109,7 +111,7 @@ impl World {
         let pool = openai_pool(payer);
         let command = Command::Grant { pool, tokens: tokens(amount), reason: "test".into() };
         let request = LedgerCommand { command, now: self.clock.now(), allowance_cap: None, cost: None };
-        let request = LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None };
+        let request = LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() };
         self.ledger.apply(&[request]).await.unwrap();
     }
 

@@ -112,6 +112,7 @@ impl FakeOutbox {
             tenant: event.event.payer.tenant(),
             occurred_at: event.event.occurred_at,
             trace_parent: None,
+            seen: Vec::new(),
             payload: event_codec::encode(event).unwrap(),
         };
         let rows: Vec<OutboxRow> = events.iter().map(row).collect();

@@ -56,7 +56,7 @@ impl Batch {
         let Self { claims, state, numbering } = self;
         let changed = &state.changed;
         let charges = changed.charges.iter().filter_map(|id| state.charges.get(id)).map(ChargeRow::of).collect::<Result<Vec<_>>>()?;
-        let pools: Vec<PoolRow> = changed.pools.iter().filter_map(|key| state.pools.get(key)).map(PoolRow::of).collect();
+        let pools = changed.pools.iter().filter_map(|key| state.pools.get(key)).map(PoolRow::of).collect::<Result<Vec<_>>>()?;
         let period = |key: &PeriodKey| state.past_periods.get(key).map(|period| PeriodRow::of(&key.0, period));
         let periods: Vec<PeriodRow> = changed.past_periods.iter().filter_map(period).collect();
         let budgets = changed.budgets.iter().filter_map(|key| state.budgets.get(key)).map(BudgetRow::of).collect::<Result<Vec<_>>>()?;
@@ -72,7 +72,7 @@ impl Batch {
     /// Numbers the events and lets the charge, in the state and in the answer, know its first number.
     fn number(&mut self, decision: &mut Decision, request: &LedgerRequest) -> Result<()> {
         for event in &decision.events {
-            let seq = self.numbering.number(event.clone(), request.trace_parent)?;
+            let seq = self.numbering.number(event.clone(), request)?;
             let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
             if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
                 charge.seq = seq;

@@ -7,7 +7,6 @@ use crate::{
 use domain::{
     event::{NewEvent, UsageEvent},
     ids::Shard,
-    trace_parent::TraceParent,
 };
 use ports::{Result, ledger::LedgerRequest};
 use serde::Serialize;
@@ -40,11 +39,13 @@ impl Numbering {
     }
 
     /// Gives the event the next number of its shard.
-    pub(super) fn number(&mut self, event: NewEvent, trace_parent: Option<TraceParent>) -> Result<i64> {
+    pub(super) fn number(&mut self, event: NewEvent, request: &LedgerRequest) -> Result<i64> {
         let shard = event.payer.shard();
         let head = self.heads.get_mut(&shard).ok_or_else(|| corrupt(format!("an event of shard {shard} in a request for another one")))?;
         head.last_seq += 1;
         head.changed = true;
+        // A period that opens or a threshold that is reached with a charge says nothing of it.
+        let seen = Some(&request.seen).filter(|seen| !seen.is_empty() && event.charge_id.is_some());
         let event = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: instant(self.recorded_at_ms)? };
         let payload = event_codec::encode(&event).map_err(|error| corrupt(error.to_string()))?;
         self.events.push(EventRow {
@@ -56,7 +57,8 @@ impl Numbering {
             tenant: event.event.payer.tenant(),
             occurred_at: event.event.occurred_at.timestamp_millis(),
             recorded_at: self.recorded_at_ms,
-            trace_parent: trace_parent.map(|trace| trace.to_string()),
+            trace_parent: request.trace_parent.map(|trace| trace.to_string()),
+            seen: seen.map(|seen| Hex(seen.clone())),
             payload: Hex(payload),
         });
         Ok(event.seq)
@@ -90,5 +92,6 @@ pub(super) struct EventRow {
     occurred_at: i64,
     recorded_at: i64,
     trace_parent: Option<String>,
+    seen: Option<Hex>,
     payload: Hex,
 }

@@ -129,13 +129,15 @@ pub(super) struct PoolRow {
     period_granted: Option<i64>,
     period_settled: Option<i64>,
     period_held: Option<i64>,
+    marks: Option<String>,
     updated_at: i64,
 }
 
 impl PoolRow {
-    pub(super) fn of(pool: &Pool) -> Self {
+    pub(super) fn of(pool: &Pool) -> Result<Self> {
         let period = pool.current.as_ref();
-        Self {
+        let marks = Some(&pool.marks).filter(|marks| !marks.is_empty());
+        Ok(Self {
             payer_kind: pool.key.payer.kind().to_owned(),
             tenant: pool.key.payer.tenant(),
             provider: pool.key.provider.as_str().to_owned(),
@@ -152,8 +154,9 @@ impl PoolRow {
             period_granted: period.map(|period| period.balance.granted.get()),
             period_settled: period.map(|period| period.balance.settled.get()),
             period_held: period.map(|period| period.balance.held.get()),
+            marks: marks.map(to_json).transpose()?,
             updated_at: pool.updated_at.timestamp_millis(),
-        }
+        })
     }
 
     fn current(&self) -> Result<Option<PoolPeriod>> {
@@ -183,6 +186,7 @@ impl TryFrom<PoolRow> for Pool {
             purchased: balance(row.purchased_granted, row.purchased_settled, row.purchased_held)?,
             debt: tokens(row.debt)?,
             current: row.current()?,
+            marks: row.marks.as_deref().map(|marks| from_json("pool.marks", marks)).transpose()?.unwrap_or_default(),
             updated_at: instant(row.updated_at)?,
         })
     }

@@ -29,7 +29,7 @@ pub fn pool(payer: Payer) -> PoolKey {
 
 pub fn request(payer: Payer, command: Command) -> LedgerRequest {
     let request = Request { command, now: start(), allowance_cap: None, cost: None };
-    LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
+    LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() }
 }
 
 pub fn grant(payer: Payer, amount: i64) -> LedgerRequest {

@@ -17,7 +17,7 @@ use domain::{
 use futures::future::{join_all, try_join_all};
 use ports::{
     Result, StoreError,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer},
+    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper},
 };
 use std::collections::BTreeMap;
 
@@ -83,8 +83,8 @@ impl Ledger for Databases {
         self.home(payer.shard()).await?.budgets(payer, member).await
     }
 
-    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
-        let due = try_join_all(self.all.iter().map(|database| database.due_holds(now, limit))).await?;
+    async fn expired_holds(&self, sweeper: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+        let due = try_join_all(self.all.iter().map(|database| database.due_holds(sweeper, now, limit))).await?;
         let mut due: Vec<(DateTime<Utc>, ChargeId)> = due.into_iter().flatten().collect();
         due.sort_unstable();
         due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -183,10 +183,7 @@ fn broken(failure: Failure) -> Broken {
             Some("40P01") => Broken::Again(error, Cause::Passing),
             // unique_violation: a charge or a key exists.
             Some("23505") => Broken::Again(error, Cause::Exists),
-            // check_violation without a constraint: no partition takes the row.
-            Some("23514") if error.as_database_error().is_some_and(|error| error.constraint().is_none()) => {
-                Broken::Again(error, Cause::NoPartition)
-            }
+            Some(_) if partitions::is_missing(&error) => Broken::Again(error, Cause::NoPartition),
             Some(_) => Broken::Final(not_done(error)),
             None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)) => Broken::Again(error, Cause::Passing),
             None => Broken::Final(not_done(error)),

@@ -5,7 +5,10 @@ use super::{
     claims::{ClaimWrites, Verdict},
     load::Head,
 };
-use crate::{error::corrupt, packed::PackedRows};
+use crate::{
+    error::corrupt,
+    packed::{PackedEvent, PackedRows},
+};
 use chrono::{DateTime, Utc};
 use domain::{
     event::{NewEvent, UsageEvent},
@@ -86,7 +89,10 @@ impl<'a> Batch<'a> {
         }
         let numbered = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: self.recorded_at };
         let payload = event_codec::encode(&numbered).map_err(|error| corrupt(error.to_string()))?;
-        self.events.push(shard, numbered.seq, numbered.event.kind, request.trace_parent, &payload);
+        // A period that opens or a threshold that is reached with a charge says nothing of it.
+        let seen = if numbered.event.charge_id.is_some() { request.seen.clone() } else { Vec::new() };
+        let event = PackedEvent { trace_parent: request.trace_parent, seen, payload };
+        self.events.push(shard, numbered.seq, numbered.event.kind, &event);
         Ok(())
     }
 }

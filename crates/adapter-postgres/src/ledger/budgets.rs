@@ -8,9 +8,10 @@ use super::{
 use crate::{error::corrupt, shard::shard_column};
 use chrono::{DateTime, Utc};
 use domain::{
-    budget::{Budget, BudgetKey, BudgetPeriod, BudgetTerms, BudgetUnit, Threshold},
+    budget::{Budget, BudgetKey, BudgetPeriod, BudgetTerms, BudgetUnit},
     ids::{Payer, Provider, UserId},
     ledger::LedgerState,
+    threshold::Threshold,
     time::Period,
 };
 use ports::{Result, ledger::LedgerRequest};

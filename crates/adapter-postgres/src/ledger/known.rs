@@ -132,7 +132,7 @@ mod tests {
         let spec = ChargeSpec { id, payer, user_id, key_id: None, provider, model: None, metadata: Metadata::new() };
         let command = Command::Consume { spec, tokens: Tokens::new(1).unwrap() };
         let request = Request { command, now, allowance_cap: None, cost: None };
-        LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None }
+        LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() }
     }
 
     fn batch(pool: &Pool, was: i64, last_seq: i64) -> Batch<'static> {

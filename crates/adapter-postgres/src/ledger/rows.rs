@@ -7,7 +7,7 @@ use domain::{
     charge::{Charge, ChargeSpec, ChargeStatus, Metadata},
     ids::{ChargeId, KeyId, Model, OrgId, Payer, Provider, UserId},
     money::Cost,
-    pool::{AllowanceTerms, Balance, Pool, PoolKey, PoolPeriod},
+    pool::{AllowanceTerms, Balance, Marks, Pool, PoolKey, PoolPeriod},
     time::Period,
 };
 use ports::Result;
@@ -113,6 +113,7 @@ pub(super) struct PoolRow {
     period_settled: Option<i64>,
     period_held: Option<i64>,
     updated_at: DateTime<Utc>,
+    marks: Option<String>,
 }
 
 impl PoolRow {
@@ -123,6 +124,7 @@ impl PoolRow {
             }
             _ => None,
         };
+        let marks = self.marks.as_deref().map(serde_json::from_str::<Marks>).transpose();
         Ok(Pool {
             key: PoolKey { payer: payer(self.payer_is_org, self.payer_id), provider: provider(&self.provider)? },
             terms: AllowanceTerms {
@@ -133,6 +135,7 @@ impl PoolRow {
             purchased: balance(self.purchased_granted, self.purchased_settled, self.purchased_held)?,
             debt: tokens(self.debt)?,
             current,
+            marks: marks.map_err(|error| corrupt(format!("thresholds of a pool: {error}")))?.unwrap_or_default(),
             updated_at: self.updated_at,
         })
     }

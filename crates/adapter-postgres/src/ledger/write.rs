@@ -15,9 +15,10 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> R
     let (new, changed) = charges(batch)?;
     let statement = bind_heads(sqlx::query(include_str!("../sql/ledger/write.sql")), batch);
     let statement = bind_new_charges(statement, &new)?;
-    let statement = bind_pools(statement, &pools(batch)?);
-    let statement = bind_costs(bind_events(statement, batch), &new);
-    batch.claims.bind_new(statement).execute(&mut *connection).await?;
+    let pools = pools(batch)?;
+    let statement = bind_events(bind_pools(statement, &pools), batch);
+    let statement = batch.claims.bind_new(bind_costs(statement, &new));
+    bind_marks(statement, &pools)?.execute(&mut *connection).await?;
     update_charges(connection, &changed).await?;
     put_periods(connection, batch).await?;
     put_budgets(connection, batch).await?;
@@ -120,6 +121,12 @@ fn bind_costs<'q>(statement: Statement<'q>, charges: &[&'q Charge]) -> Statement
     statement
         .bind(charges.iter().map(|charge| cost(charge).map(|cost| cost.minor_units.get())).collect::<Vec<_>>())
         .bind(charges.iter().map(|charge| cost(charge).map(|cost| cost.currency.to_string())).collect::<Vec<_>>())
+}
+
+fn bind_marks<'q>(statement: Statement<'q>, pools: &[&'q Pool]) -> Result<Statement<'q>, Failure> {
+    let marks = pools.iter().map(|pool| Some(&pool.marks).filter(|marks| !marks.is_empty()).map(serde_json::to_string).transpose());
+    let marks = marks.collect::<Result<Vec<_>, _>>().map_err(|error| corrupt(format!("thresholds that are no JSON: {error}")))?;
+    Ok(statement.bind(marks))
 }
 
 async fn update_charges(connection: &mut PgConnection, charges: &[&Charge]) -> Result<(), Failure> {

@@ -89,7 +89,7 @@ impl World {
 
     async fn write(&self, payer: Payer, command: Command) {
         let request = Request { command, now: self.clock.now(), allowance_cap: None, cost: None };
-        let request = LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None };
+        let request = LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() };
         self.store.apply(&[request]).await.unwrap();
     }
 
@@ -281,6 +281,9 @@ impl RateLimits for EndingMeanwhile {
     }
     async fn forget(&self, _: Payer) -> Result<()> {
         unimplemented!("the audit forgets nothing")
+    }
+    async fn fill(&self, _: &[Take]) -> Result<()> {
+        unimplemented!("the audit fills nothing")
     }
     async fn give_back(&self, _: &[GiveBack]) -> Result<()> {
         unimplemented!("the audit gives nothing back")

@@ -5,7 +5,7 @@ use audit::{Report, Scope, Stores};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use domain::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Threshold},
+    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit},
     charge::{Charge, ChargeSpec, Metadata},
     event::UsageEvent,
     ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, Shard, UserId},
@@ -13,12 +13,15 @@ use domain::{
     money::Cost,
     pool::{Pool, PoolKey},
     rollup::{self, CellKey, CellValue, RollupScope},
+    threshold::Threshold,
     time::{Grain, Period},
 };
 use ports::{
     Clock, Result,
     event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent},
+    ledger::{
+        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+    },
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
@@ -166,7 +169,7 @@ impl Data {
             1 => {
                 let allowance = Tokens::new(self.rng.random_range(0..2_000)).ok();
                 let period = [Period::Day, Period::Month, Period::None][self.rng.random_range(0..3)];
-                Command::SetAllowance { pool, change: AllowanceChange { allowance, period: Some(period), time_zone: None } }
+                Command::SetAllowance { pool, change: AllowanceChange { allowance, period: Some(period), ..AllowanceChange::default() } }
             }
             2 => Command::RecordRefusals(self.refusals(&pool, amount)),
             3 | 4 => {
@@ -331,7 +334,7 @@ impl Ledger for World {
     async fn budgets(&self, _: Payer, _: Option<UserId>) -> Result<Vec<Budget>> {
         unimplemented!("the audit reads snapshots")
     }
-    async fn expired_holds(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
+    async fn expired_holds(&self, _: Sweeper, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
         unimplemented!("the audit only reads")
     }
     async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {
@@ -385,6 +388,7 @@ impl Outbox for World {
                 tenant: event.event.payer.tenant(),
                 occurred_at: event.event.occurred_at,
                 trace_parent: None,
+                seen: Vec::new(),
                 payload: row.payload.clone(),
             }
         };
@@ -419,6 +423,9 @@ impl EventLog for World {
     }
     async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
         unimplemented!("the audit joins no group")
+    }
+    async fn find(&self, _: Shard, _: i64) -> Result<Option<i64>> {
+        unimplemented!("the audit reads everything")
     }
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         for shard in Shard::all() {

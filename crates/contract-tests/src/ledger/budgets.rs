@@ -4,10 +4,11 @@ use crate::customers::*;
 use chrono::TimeDelta;
 use domain::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetUnit, Threshold},
+    budget::{Budget, BudgetKey, BudgetUnit},
     event::EventType,
     ids::UserId,
     ledger::Outcome,
+    threshold::Threshold,
     time::Period,
 };
 use ports::ledger::{Ledger, LedgerAnswer};
@@ -121,16 +122,35 @@ pub async fn each_threshold_is_told_once_in_a_period(ledger: &dyn Ledger) {
     charged(ledger, &today.release(charge_id(&hold))).await;
     charged(ledger, &today.consume(1)).await;
     charged(ledger, &customer.later(TimeDelta::days(1)).consume(50)).await;
-    let snapshot = ledger.snapshot(customer.shard()).await.unwrap();
-    let told: Vec<String> = snapshot
-        .events
-        .iter()
-        .map(|stored| &stored.event.as_ref().unwrap().event)
-        .filter(|event| event.kind == EventType::ThresholdReached && event.payer == customer.payer)
-        .map(|event| format!("{} at {}", event.metadata["threshold"], event.metadata["used"]))
-        .collect();
-    assert_eq!(told, ["50% at 60", "60 at 60", "100% at 100", "50% at 50"]);
+    assert_eq!(told(ledger, &customer).await, ["50% at 60", "60 at 60", "100% at 100", "50% at 50"]);
     audit(ledger, &customer).await;
+}
+
+pub async fn a_pool_tells_its_thresholds_once_until_a_credit_takes_the_use_below_them(ledger: &dyn Ledger) {
+    let customer = Customer::user();
+    let thresholds = [Threshold::Percent(50), Threshold::Amount(tokens(90))];
+    ledger.apply(&[customer.grant(100), customer.marks(&thresholds)]).await.unwrap();
+    charged(ledger, &customer.consume(49)).await;
+    charged(ledger, &customer.consume(21)).await;
+    charged(ledger, &customer.consume(1)).await;
+    ledger.apply(&[customer.grant(10)]).await.unwrap();
+    // 39 were left.
+    charged(ledger, &customer.consume(19)).await;
+    let hold = customer.hold(1);
+    charged(ledger, &hold).await;
+    charged(ledger, &customer.settle(charge_id(&hold), 1)).await;
+    ledger.apply(&[customer.marks(&[])]).await.unwrap();
+    charged(ledger, &customer.consume(19)).await;
+    assert_eq!(told(ledger, &customer).await, ["50% at 70", "50% at 20"]);
+    audit(ledger, &customer).await;
+}
+
+/// The thresholds that were told to a customer, in order.
+async fn told(ledger: &dyn Ledger, customer: &Customer) -> Vec<String> {
+    let snapshot = ledger.snapshot(customer.shard()).await.unwrap();
+    let events = snapshot.events.iter().map(|stored| &stored.event.as_ref().unwrap().event);
+    let told = events.filter(|event| event.kind == EventType::ThresholdReached && event.payer == customer.payer);
+    told.map(|event| format!("{} at {}", event.metadata["threshold"], event.metadata["used"])).collect()
 }
 
 pub async fn an_amount_that_a_budget_cannot_count_is_refused_and_changes_nothing(ledger: &dyn Ledger) {

@@ -4,10 +4,14 @@ use crate::{customers::*, ledger::Random};
 use domain::{ids::Shard, ledger::Outcome};
 use futures::future::{join, join_all};
 use ports::{
-    ledger::{Ledger, LedgerAnswer, LedgerRequest},
+    ledger::{Ledger, LedgerAnswer, LedgerRequest, Sweeper},
     outbox::Outbox,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use uuid::Uuid;
 
 pub async fn two_writers_never_overspend_a_pool(one: &dyn Ledger, other: &dyn Ledger) {
     let customer = Customer::org();
@@ -56,6 +60,27 @@ pub async fn of_ends_that_race_one_is_booked_and_told_to_all(one: &dyn Ledger, o
     let pool = one.find_pool(&customer.pool()).await.unwrap().unwrap();
     assert_eq!((pool.remaining(), pool.held()), (tokens(1_000 - settled), tokens(0)));
     audit(one, &customer).await;
+}
+
+pub async fn overdue_holds_are_shown_to_one_sweeper_until_its_lease_is_over(one: &dyn Ledger, other: &dyn Ledger) {
+    let customer = Customer::user();
+    let hold = customer.hold(1);
+    one.apply(&[customer.grant(1), hold.clone()]).await.unwrap();
+    let (now, due) = (customer.later(chrono::TimeDelta::days(1)).now, vec![charge_id(&hold)]);
+    let sweeper = |lease| Sweeper { id: Uuid::new_v4(), lease };
+    let (first, second) = (sweeper(Duration::from_millis(200)), sweeper(Duration::from_secs(600)));
+    assert_eq!(one.expired_holds(first, now, 10).await.unwrap(), due);
+    // The first one asks no more, as one that was killed.
+    while other.expired_holds(second, now, 10).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(one.expired_holds(first, now, 10).await.unwrap().is_empty(), "the second one has it now");
+    assert_eq!(other.expired_holds(second, now, 10).await.unwrap(), due, "and keeps it");
+    // Given up: nobody has to wait for its end.
+    other.expired_holds(Sweeper { lease: Duration::ZERO, ..second }, now, 0).await.unwrap();
+    let many =
+        join_all([one, other, one, other].map(async |ledger| ledger.expired_holds(sweeper(Duration::from_secs(600)), now, 10).await));
+    assert_eq!(many.await.into_iter().filter(|found| *found.as_ref().unwrap() == due).count(), 1, "of many that ask at once one gets it");
 }
 
 /// A reader that follows `seq > after` sees every number of every shard, in order, at the first try.

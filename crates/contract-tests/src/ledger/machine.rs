@@ -344,7 +344,7 @@ impl<'a> Machine<'a> {
             .filter(|(_, hold)| hold.status == ChargeStatus::Held && hold.deadline <= now)
             .map(|(id, _)| *id)
             .collect();
-        let mut found = self.handles[0].expired_holds(now, 1_000).await.unwrap();
+        let mut found = self.handles[0].expired_holds(ANYONE, now, 1_000).await.unwrap();
         found.retain(|id| self.model.holds.contains_key(id));
         found.sort_unstable();
         assert_eq!(found, due);

@@ -20,6 +20,8 @@ const MICRO: i128 = 1_000_000;
 #[derive(Clone, Debug)]
 pub enum Step {
     Take(Tokens),
+    /// Above zero.
+    Fill(Tokens),
     /// Of something taken so many milliseconds ago, as the caller believes; and whether the request is undone.
     GiveBack(Tokens, i64, bool),
     /// Of one of the buckets, and from now on.
@@ -62,6 +64,7 @@ pub(super) fn any_pause() -> impl Strategy<Value = i64> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => any_amount().prop_map(Step::Take),
+        2 => any_amount().prop_map(|amount| Step::Fill(amount.max(tokens(1)))),
         2 => (any_amount(), prop_oneof![Just(0i64), 0i64..10_000, 0i64..10 * 86_400_000], any::<bool>())
             .prop_map(|(amount, ms, undone)| Step::GiveBack(amount, ms, undone)),
         1 => (0usize..3, any_rule()).prop_map(|(which, rule)| Step::ChangeRule(which, rule)),
@@ -168,6 +171,7 @@ pub async fn the_store_the_rule_and_an_exact_model_agree(
         let now_ms = clock.now().timestamp_millis();
         match step {
             Step::Take(amount) => played.take(amount, now_ms).await?,
+            Step::Fill(amount) => played.fill(amount, now_ms).await,
             Step::GiveBack(amount, held_for_ms, undone) => {
                 played.give_back(Return { amount, hold: None, held_for_ms, undone }, now_ms).await;
             }
@@ -216,6 +220,17 @@ impl Played<'_> {
         later.move_to(self.buckets[i].rule.pace(), i128::from(now_ms + shown.empty_after_ms));
         prop_assert_eq!(later.used(), 0);
         Ok(())
+    }
+
+    async fn fill(&mut self, amount: Tokens, now_ms: i64) {
+        let ask = Ask { amount, hold: None };
+        self.limits.fill(&[Take { buckets: self.buckets.clone(), ask }]).await.unwrap();
+        for i in 0..3 {
+            let rule = self.buckets[i].rule;
+            self.states[i] = Some(rule.fill(self.state(i), &ask, now_ms));
+            self.exact[i].move_to(rule.pace(), i128::from(now_ms));
+            self.exact[i].fill(&rule, amount, i128::from(now_ms));
+        }
     }
 
     async fn give_back(&mut self, back: Return, now_ms: i64) {

@@ -10,7 +10,7 @@ on_each_adapter! {
         beginning_again_is_no_second_attempt,
         another_request_under_the_name_is_a_mismatch,
         a_freed_name_begins_anew_and_a_repeated_one_from_its_origin,
-        old_answers_are_forgotten_and_young_ones_kept;
+        answers_are_forgotten_by_whole_days_and_their_names_are_free_again;
     two:
         an_abandoned_attempt_is_taken_over_by_exactly_one,
         of_many_at_once_one_runs,
@@ -27,5 +27,5 @@ async fn answers_in_memory_behave_as_the_stored_ones() {
     suite::an_abandoned_attempt_is_taken_over_by_exactly_one(&store, &store).await;
     suite::of_many_at_once_one_runs(&store, &store).await;
     suite::attempts_that_crash_overlap_and_come_late_are_what_a_simple_model_says(&store, &store).await;
-    suite::old_answers_are_forgotten_and_young_ones_kept(&MemoryAnswers::default()).await;
+    suite::answers_are_forgotten_by_whole_days_and_their_names_are_free_again(&MemoryAnswers::default()).await;
 }

@@ -36,6 +36,7 @@ on_each_adapter!(
     a_group_that_has_committed_nothing_starts_at_the_beginning,
     a_waiting_reader_gets_what_is_published_meanwhile,
     a_scan_sees_everything_once_up_to_the_present,
+    a_record_is_found_by_its_number,
     a_letter_is_kept_once_however_often_it_is_buried,
 );
 

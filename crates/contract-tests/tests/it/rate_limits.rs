@@ -38,6 +38,7 @@ on_each_adapter!(
     an_answer_says_for_each_bucket_how_full_it_is_and_when_the_amount_would_pass,
     requests_of_one_call_are_decided_in_order_each_by_itself,
     what_is_given_back_can_be_taken_again_and_a_bucket_is_never_below_empty,
+    what_came_to_more_fills_the_buckets_and_is_never_refused,
     buckets_that_differ_in_any_part_are_different_buckets,
     a_changed_rule_keeps_what_is_in_the_bucket,
     slots_are_taken_with_the_amounts_or_not_at_all,

@@ -1,20 +1,19 @@
 //! From an event to the new state. Total: an event that was decided is always applied, so a fold of the outbox never fails.
 
-use super::{LedgerState, budget_events};
+use super::{
+    LedgerState, budget_events,
+    pools::{THRESHOLDS, period_of},
+};
 use crate::{
     amount::Tokens,
     budget::{Budget, Spent},
     charge::{Charge, ChargeSpec, ChargeStatus},
     event::{EventType, NewEvent},
     ids::ChargeId,
-    pool::{AllowanceTerms, Balance, Pool, PoolKey, PoolPeriod},
-    time::Period,
+    pool::{Balance, Pool, PoolKey, PoolPeriod},
+    threshold::Threshold,
 };
 use chrono::{DateTime, Utc};
-
-pub(super) fn ends_at_text(ends_at: Option<DateTime<Utc>>) -> String {
-    ends_at.map(|end| end.to_rfc3339()).unwrap_or_default()
-}
 
 impl LedgerState {
     /// Applies one event; the caller gives events of a shard in the order of their numbers.
@@ -117,7 +116,7 @@ impl LedgerState {
     fn apply_granted(&mut self, key: PoolKey, event: &NewEvent) {
         let pool = self.pool(&key, event.occurred_at);
         pool.purchased.granted = plus(pool.purchased.granted, event.tokens);
-        pay_debt(pool);
+        credited(pool);
     }
 
     fn apply_period(&mut self, key: PoolKey, event: &NewEvent) {
@@ -141,7 +140,11 @@ impl LedgerState {
                 }
             }
         }
-        pay_debt(self.pool(&key, event.occurred_at));
+        let pool = self.pool(&key, event.occurred_at);
+        if let Some(thresholds) = event.metadata.get(THRESHOLDS).and_then(|list| Threshold::parse_list(list)) {
+            pool.marks.thresholds = thresholds;
+        }
+        credited(pool);
     }
 
     fn apply_budget_set(&mut self, event: &NewEvent) {
@@ -156,10 +159,19 @@ impl LedgerState {
     }
 
     fn apply_threshold_reached(&mut self, event: &NewEvent) {
-        let budget = budget_events::key_of(event).and_then(|key| self.budgets.get(&key).cloned());
-        let (Some(mut budget), Some(threshold)) = (budget, budget_events::threshold_of(event)) else { return };
-        budget.current.reached.insert(threshold);
-        self.put_budget(budget);
+        let Some(threshold) = budget_events::threshold_of(event) else { return };
+        match (budget_events::key_of(event), &event.provider) {
+            (Some(key), _) => {
+                let Some(mut budget) = self.budgets.get(&key).cloned() else { return };
+                budget.current.reached.insert(threshold);
+                self.put_budget(budget);
+            }
+            (None, Some(provider)) => {
+                let key = PoolKey { payer: event.payer, provider: provider.clone() };
+                self.pool(&key, event.occurred_at).marks.reached.insert(threshold);
+            }
+            (None, None) => {}
+        }
     }
 
     /// What the charge spends now instead of what it spent before, in the period in which it was made.
@@ -238,6 +250,11 @@ fn pay_debt(pool: &mut Pool) {
     pay_from(&mut pool.purchased, &mut pool.debt);
 }
 
+fn credited(pool: &mut Pool) {
+    pay_debt(pool);
+    pool.rearm();
+}
+
 fn pay_from(balance: &mut Balance, debt: &mut Tokens) {
     let paid = balance.remaining().min(*debt);
     balance.settled = plus(balance.settled, paid);
@@ -271,17 +288,4 @@ fn new_charge(event: &NewEvent) -> Option<Charge> {
         expires_at: None,
         seq: 0,
     })
-}
-
-fn period_of(event: &NewEvent) -> Option<(AllowanceTerms, DateTime<Utc>, Option<DateTime<Utc>>)> {
-    let field = |name: &str| event.metadata.get(name).map(String::as_str);
-    let terms = AllowanceTerms {
-        allowance: Tokens::new(field("allowance")?.parse().ok()?).ok()?,
-        period: Period::parse(field("period")?)?,
-        time_zone: field("timeZone")?.parse().ok()?,
-    };
-    let instant = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc));
-    let starts_at = instant(field("periodStart")?)?;
-    let ends_at = field("periodEnd").filter(|text| !text.is_empty()).and_then(instant);
-    Some((terms, starts_at, ends_at))
 }

@@ -2,10 +2,11 @@
 
 use crate::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Threshold},
+    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit},
     charge::Metadata,
     event::{EventType, NewEvent},
     ids::{EventId, Payer},
+    threshold::Threshold,
     time::Period,
 };
 use chrono::{DateTime, Utc};
@@ -15,7 +16,7 @@ pub(super) fn budget_set(key: &BudgetKey, terms: &BudgetTerms, now: DateTime<Utc
     metadata.extend([
         ("timeZone".to_owned(), terms.time_zone.name().to_owned()),
         ("limit".to_owned(), terms.limit.map(|limit| limit.to_string()).unwrap_or_default()),
-        ("thresholds".to_owned(), join(terms.thresholds.iter())),
+        ("thresholds".to_owned(), Threshold::join(&terms.thresholds)),
     ]);
     event(key, EventType::BudgetSet, metadata, now)
 }
@@ -47,19 +48,12 @@ pub(super) fn terms_of(event: &NewEvent) -> Option<BudgetTerms> {
         "" => None,
         text => Some(Tokens::new(text.parse().ok()?).ok()?),
     };
-    let thresholds = field("thresholds")?.split(',').filter(|text| !text.is_empty()).map(threshold).collect::<Option<_>>()?;
+    let thresholds = Threshold::parse_list(field("thresholds")?)?;
     Some(BudgetTerms { limit, time_zone: field("timeZone")?.parse().ok()?, thresholds })
 }
 
 pub(super) fn threshold_of(event: &NewEvent) -> Option<Threshold> {
-    threshold(event.metadata.get("threshold")?)
-}
-
-fn threshold(text: &str) -> Option<Threshold> {
-    match text.strip_suffix('%') {
-        Some(percent) => percent.parse().ok().map(Threshold::Percent),
-        None => Tokens::new(text.parse().ok()?).ok().map(Threshold::Amount),
-    }
+    Threshold::parse(event.metadata.get("threshold")?)
 }
 
 fn names(key: &BudgetKey) -> Metadata {
@@ -67,10 +61,6 @@ fn names(key: &BudgetKey) -> Metadata {
     let unit = ("unit".to_owned(), key.unit.as_str().to_owned());
     let period = ("period".to_owned(), key.period.as_str().to_owned());
     [unit, period].into_iter().chain(member).collect()
-}
-
-fn join<'t>(thresholds: impl Iterator<Item = &'t Threshold>) -> String {
-    thresholds.map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn event(key: &BudgetKey, kind: EventType, metadata: Metadata, now: DateTime<Utc>) -> NewEvent {

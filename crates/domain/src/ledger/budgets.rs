@@ -1,4 +1,4 @@
-//! The part of a decision that is about budgets: who may spend, and which thresholds are reached by it.
+//! The part of a decision that is about budgets: who may spend.
 
 use super::{
     LedgerState, budget_events,
@@ -8,7 +8,6 @@ use crate::{
     amount::Tokens,
     budget::{Budget, BudgetKey, BudgetTerms, Spent},
     charge::{Charge, ChargeSpec},
-    event::NewEvent,
     money::Cost,
 };
 use chrono::{DateTime, Utc};
@@ -44,16 +43,6 @@ pub(super) fn overflows_budgets(state: &LedgerState, charge: &Charge, amount: Am
         let used = budget.key.unit.amount(amount.tokens, amount.cost);
         budget.after(Spent::of(charge, budget.key.unit), Spent { used, held: Tokens::ZERO }).is_none()
     })
-}
-
-/// Tells once per period about each threshold that the covering budgets have reached by now.
-pub(super) fn reach_thresholds(state: &mut LedgerState, spec: &ChargeSpec, now: DateTime<Utc>) -> Vec<NewEvent> {
-    let reached = |budget: &Budget| -> Vec<NewEvent> {
-        budget.newly_reached().into_iter().map(|threshold| budget_events::threshold_reached(budget, threshold, now)).collect()
-    };
-    let events: Vec<NewEvent> = state.covering(spec).flat_map(reached).collect();
-    events.iter().for_each(|event| state.apply(event));
-    events
 }
 
 pub(super) fn set_budget(state: &mut LedgerState, key: &BudgetKey, terms: &BudgetTerms, now: DateTime<Utc>) -> Decision {

@@ -2,11 +2,12 @@
 
 use super::{
     LedgerState,
-    budgets::{Amount, new_overflows_budgets, overflows_budgets, reach_thresholds, refused_by_budgets},
+    budgets::{Amount, new_overflows_budgets, overflows_budgets, refused_by_budgets},
     command::pool_of,
     events::charge_event,
     outcome::{Decision, Outcome, PoolView, QuotaExhausted, already, charged, refused},
     pools::{period_due, pool_view, view_at},
+    thresholds::reach_thresholds,
 };
 use crate::{
     amount::Tokens,

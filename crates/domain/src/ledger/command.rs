@@ -7,10 +7,12 @@ use crate::{
     ids::{ChargeId, KeyId, Model, Payer, Provider, UserId},
     money::Cost,
     pool::PoolKey,
+    threshold::Threshold,
     time::Period,
 };
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use std::collections::BTreeSet;
 
 /// What somebody wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +64,13 @@ pub enum Command {
 }
 
 /// Terms that are absent stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowanceChange {
     pub allowance: Option<Tokens>,
     pub period: Option<Period>,
     pub time_zone: Option<Tz>,
+    /// Of what the pool has; none of them: an empty set.
+    pub thresholds: Option<BTreeSet<Threshold>>,
 }
 
 /// Refused requests of one second, folded by who, what and why.

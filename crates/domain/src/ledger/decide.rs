@@ -32,7 +32,7 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
         Command::Release { charge_id } => end_hold(state, *charge_id, EventType::ChargeReleased, *now),
         Command::Expire { charge_id } => end_hold(state, *charge_id, EventType::ChargeExpired, *now),
         Command::Grant { pool, tokens, reason } => grant(state, pool, *tokens, reason, *now, *allowance_cap),
-        Command::SetAllowance { pool, change } => set_allowance(state, pool, *change, *now, *allowance_cap),
+        Command::SetAllowance { pool, change } => set_allowance(state, pool, change, *now, *allowance_cap),
         Command::RecordRefusals(refusals) => {
             let event = refusals_event(refusals, *now);
             Decision { outcome: Outcome::RefusalsRecorded, events: vec![event] }

@@ -2,7 +2,6 @@
 
 use super::{
     LedgerState,
-    apply::ends_at_text,
     command::AllowanceChange,
     events::pool_event,
     outcome::{Decision, Outcome, PoolView, pool_changed, refused},
@@ -12,9 +11,13 @@ use crate::{
     charge::Metadata,
     event::{EventType, NewEvent},
     pool::{AllowanceTerms, Pool, PoolKey},
+    threshold::Threshold,
     time::Period,
 };
 use chrono::{DateTime, Utc};
+
+/// In the event of a period: the thresholds that were set with it.
+pub(super) const THRESHOLDS: &str = "thresholds";
 
 /// The pool as it stands at `now`, a period that is due included and one that is over left out, without changing anything.
 pub fn pool_view(pool: &Pool, now: DateTime<Utc>, allowance_cap: Option<Tokens>) -> Pool {
@@ -65,7 +68,7 @@ fn overflows(pool: &Pool, tokens: Tokens) -> bool {
 pub(super) fn set_allowance(
     state: &mut LedgerState,
     key: &PoolKey,
-    change: AllowanceChange,
+    change: &AllowanceChange,
     now: DateTime<Utc>,
     cap: Option<Tokens>,
 ) -> Decision {
@@ -86,7 +89,8 @@ pub(super) fn set_allowance(
         Some(period) if period.ends_at.is_some() || terms.period == Period::None => (period.starts_at, period.ends_at),
         _ => next_bounds(&pool, terms, now),
     };
-    let event = period_event(key, terms, bounds, cap, now);
+    let mut event = period_event(key, terms, bounds, cap, now);
+    event.metadata.extend(change.thresholds.as_ref().map(|thresholds| (THRESHOLDS.to_owned(), Threshold::join(thresholds))));
     state.apply(&event);
     pool_changed(state, key, created, vec![event], now)
 }
@@ -120,7 +124,21 @@ fn period_event(
         ("period".into(), terms.period.as_str().into()),
         ("timeZone".into(), terms.time_zone.name().into()),
         ("periodStart".into(), starts_at.to_rfc3339()),
-        ("periodEnd".into(), ends_at_text(ends_at)),
+        ("periodEnd".into(), ends_at.map(|end| end.to_rfc3339()).unwrap_or_default()),
     ]);
     pool_event(key, EventType::PoolPeriodStarted, granted, metadata, now)
+}
+
+/// The inverse of [`period_event`]: terms and bounds.
+pub(super) fn period_of(event: &NewEvent) -> Option<(AllowanceTerms, DateTime<Utc>, Option<DateTime<Utc>>)> {
+    let field = |name: &str| event.metadata.get(name).map(String::as_str);
+    let terms = AllowanceTerms {
+        allowance: Tokens::new(field("allowance")?.parse().ok()?).ok()?,
+        period: Period::parse(field("period")?)?,
+        time_zone: field("timeZone")?.parse().ok()?,
+    };
+    let instant = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc));
+    let starts_at = instant(field("periodStart")?)?;
+    let ends_at = field("periodEnd").filter(|text| !text.is_empty()).and_then(instant);
+    Some((terms, starts_at, ends_at))
 }

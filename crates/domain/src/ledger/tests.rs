@@ -6,6 +6,7 @@ mod ends;
 mod model;
 mod needs;
 mod periods;
+mod thresholds;
 
 use super::*;
 use crate::{
@@ -66,7 +67,7 @@ impl Story {
     }
 
     fn allowance(&mut self, amount: i64, period: Period) {
-        let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(period), time_zone: None };
+        let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(period), ..AllowanceChange::default() };
         self.run(Command::SetAllowance { pool: self.pool.clone(), change });
     }
 

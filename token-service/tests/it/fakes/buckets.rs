@@ -98,6 +98,18 @@ impl RateLimits for FakeBuckets {
         Ok(())
     }
 
+    async fn fill(&self, requests: &[Take]) -> Result<()> {
+        let now = self.answer()?;
+        let mut states = self.states.lock().unwrap();
+        for take in requests.iter().filter(|take| self.knows(take)) {
+            for bucket in &take.buckets {
+                let filled = bucket.rule.fill(state(&states, bucket), &take.ask, now);
+                states.insert(bucket.key.clone(), filled);
+            }
+        }
+        Ok(())
+    }
+
     async fn give_back(&self, requests: &[GiveBack]) -> Result<()> {
         let now = self.answer()?;
         let mut states = self.states.lock().unwrap();

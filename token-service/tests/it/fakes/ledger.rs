@@ -14,6 +14,7 @@ use ports::{
     Result, StoreError,
     ledger::{
         CLAIM_LEASE_SECS, ChargeQuery, Claim, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
+        Sweeper,
     },
 };
 use std::{
@@ -227,7 +228,7 @@ impl Ledger for FakeLedger {
         Ok(rows.state.budgets.values().filter(wanted).cloned().collect())
     }
 
-    async fn expired_holds(&self, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
+    async fn expired_holds(&self, _: Sweeper, now: DateTime<Utc>, limit: u32) -> Result<Vec<ChargeId>> {
         self.answer()?;
         let rows = self.rows.lock().unwrap();
         let due = |charge: &&Charge| charge.status == ChargeStatus::Held && charge.expires_at.is_some_and(|deadline| deadline <= now);

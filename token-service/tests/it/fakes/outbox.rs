@@ -29,6 +29,7 @@ impl FakeLedger {
                 tenant: event.event.payer.tenant(),
                 occurred_at: event.event.occurred_at,
                 trace_parent: None,
+                seen: Vec::new(),
                 payload: event_codec::encode(&event).unwrap(),
             }
         };

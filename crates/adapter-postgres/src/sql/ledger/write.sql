@@ -19,16 +19,17 @@ WITH decided AS (
                          $49::bigint[], $50::text[])
 ), pooled AS (
     INSERT INTO pool (shard, payer_is_org, payer_id, provider, allowance, period, time_zone, purchased_granted, purchased_settled,
-                      purchased_held, debt, period_starts_at, period_ends_at, period_granted, period_settled, period_held, updated_at)
+                      purchased_held, debt, period_starts_at, period_ends_at, period_granted, period_settled, period_held, updated_at,
+                      marks)
     SELECT * FROM unnest($27::smallint[], $28::boolean[], $29::uuid[], $30::text[], $31::bigint[], $32::text[], $33::text[], $34::bigint[],
                          $35::bigint[], $36::bigint[], $37::bigint[], $38::timestamptz[], $39::timestamptz[], $40::bigint[], $41::bigint[],
-                         $42::bigint[], $43::timestamptz[])
+                         $42::bigint[], $43::timestamptz[], $58::text[])
     ON CONFLICT (payer_is_org, payer_id, provider) DO UPDATE SET
         allowance = excluded.allowance, period = excluded.period, time_zone = excluded.time_zone,
         purchased_granted = excluded.purchased_granted, purchased_settled = excluded.purchased_settled,
         purchased_held = excluded.purchased_held, debt = excluded.debt, period_starts_at = excluded.period_starts_at,
         period_ends_at = excluded.period_ends_at, period_granted = excluded.period_granted, period_settled = excluded.period_settled,
-        period_held = excluded.period_held, updated_at = excluded.updated_at
+        period_held = excluded.period_held, updated_at = excluded.updated_at, marks = excluded.marks
 ), recorded AS (
     INSERT INTO outbox (day, shard, count, seq, events, thresholds)
     SELECT (now() AT TIME ZONE 'UTC')::date, n.shard, n.count, n.seq, n.events, n.thresholds

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::{
-    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Spent, Threshold},
+    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit, Spent},
     event::EventType,
     money::Cost,
+    threshold::Threshold,
 };
 use std::collections::BTreeMap;
 

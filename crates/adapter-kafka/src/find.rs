@@ -1,0 +1,59 @@
+//! Finding one record by the number of its event.
+
+use crate::{
+    client::{Kafka, Quiet, because, unavailable},
+    record::{log_record, partition_of},
+    scan,
+};
+use domain::ids::Shard;
+use ports::Result;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+};
+use std::{cmp::Ordering, time::Duration};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Records that are looked at. Numbers rise by one from record to record, so two suffice where nothing was sent twice.
+const PROBES: usize = 100;
+
+/// Blocks. An offset of the record; `None` where it is not in the topic.
+pub(crate) fn offset_of(kafka: &Kafka, shard: Shard, seq: i64) -> Result<Option<i64>> {
+    let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&scan::config(kafka), Quiet).map_err(unavailable)?;
+    let (topic, partition) = (kafka.topics.usage(), partition_of(shard));
+    let (mut from, mut to) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(unavailable)?;
+    let mut at = from;
+    for _ in 0..PROBES {
+        if from >= to {
+            return Ok(None);
+        }
+        // A record without a number is foreign, and before everything that is looked for.
+        let found = seq_at(&consumer, topic, partition, at)?.unwrap_or(seq - 1);
+        match found.cmp(&seq) {
+            Ordering::Equal => return Ok(Some(at)),
+            Ordering::Less => {
+                from = at + 1;
+                at = (at + seq - found).min(to - 1).max(from);
+            }
+            // A run was sent twice before: it is not that far.
+            Ordering::Greater => {
+                to = at;
+                at = (at - (found - seq)).max(from);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn seq_at(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, offset: i64) -> Result<Option<i64>> {
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
+    consumer.assign(&place).map_err(unavailable)?;
+    match consumer.poll(REQUEST_TIMEOUT) {
+        Some(Ok(message)) => Ok(log_record(&message)?.seq),
+        Some(Err(error)) => Err(unavailable(error)),
+        None => Err(because("no record came in time")),
+    }
+}
