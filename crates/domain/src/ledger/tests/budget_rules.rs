@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::{
-    budget::{Budget, BudgetKey, BudgetPeriod, BudgetTerms, BudgetUnit, Spent, Threshold},
+    budget::{Budget, BudgetKey, BudgetPeriod, BudgetTerms, BudgetUnit, Spent},
     event::EventType,
     ids::OrgId,
     money::Cost,
+    threshold::Threshold,
 };
 use std::collections::BTreeSet;
 

@@ -99,7 +99,7 @@ proptest! {
                     continue;
                 }
                 Step::Allowance(amount) => {
-                    let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(Period::Day), time_zone: None };
+                    let change = AllowanceChange { allowance: Some(tokens(amount)), period: Some(Period::Day), ..AllowanceChange::default() };
                     Command::SetAllowance { pool: story.pool.clone(), change }
                 }
                 Step::Grant(amount) => Command::Grant { pool: story.pool.clone(), tokens: tokens(amount), reason: "test".into() },

@@ -11,7 +11,7 @@ impl Story {
     }
 
     /// What was told since the last look, as `threshold at spent of whole`.
-    fn told(&mut self) -> Vec<String> {
+    fn pool_told(&mut self) -> Vec<String> {
         let events = std::mem::take(&mut self.events);
         let told = events.iter().filter(|event| event.kind == EventType::ThresholdReached).map(|event| &event.metadata);
         told.map(|told| format!("{} at {} of {}", told["threshold"], told["used"], told["limit"])).collect()
@@ -26,16 +26,16 @@ fn each_threshold_of_a_pool_is_told_once_in_a_period_and_again_in_the_next() {
     story.allowance(100, Period::Day);
     story.marks(&[MARKS[0], MARKS[1], MARKS[2], Threshold::Amount(tokens(60))]);
     story.consume(49);
-    assert!(story.told().is_empty());
+    assert!(story.pool_told().is_empty());
     story.consume(11);
-    assert_eq!(story.told(), ["50% at 60 of 100", "60 at 60 of 100"]);
+    assert_eq!(story.pool_told(), ["50% at 60 of 100", "60 at 60 of 100"]);
     let hold = story.hold(40);
-    assert!(story.told().is_empty(), "what is held is not spent yet");
+    assert!(story.pool_told().is_empty(), "what is held is not spent yet");
     story.settle(hold, 45);
-    assert_eq!(story.told(), ["80% at 105 of 100", "100% at 105 of 100"]);
+    assert_eq!(story.pool_told(), ["80% at 105 of 100", "100% at 105 of 100"]);
     story.now += TimeDelta::days(1);
     story.consume(45);
-    assert_eq!(story.told(), ["50% at 50 of 100"], "the debt was paid from the new allowance");
+    assert_eq!(story.pool_told(), ["50% at 50 of 100"], "the debt was paid from the new allowance");
 }
 
 #[test]
@@ -44,17 +44,17 @@ fn a_grant_begins_the_count_anew_with_what_is_left() {
     story.grant(100);
     story.marks(&MARKS);
     story.consume(90);
-    assert_eq!(story.told(), ["50% at 90 of 100", "80% at 90 of 100"]);
+    assert_eq!(story.pool_told(), ["50% at 90 of 100", "80% at 90 of 100"]);
     story.grant(190);
     story.consume(99);
-    assert!(story.told().is_empty(), "99 of the 200 that were there");
+    assert!(story.pool_told().is_empty(), "99 of the 200 that were there");
     story.consume(1);
-    assert_eq!(story.told(), ["50% at 100 of 200"]);
+    assert_eq!(story.pool_told(), ["50% at 100 of 200"]);
     story.grant(10);
     story.consume(54);
-    assert!(story.told().is_empty());
+    assert!(story.pool_told().is_empty());
     story.consume(1);
-    assert_eq!(story.told(), ["50% at 55 of 110"]);
+    assert_eq!(story.pool_told(), ["50% at 55 of 110"]);
 }
 
 #[test]
@@ -63,12 +63,12 @@ fn a_grant_that_leaves_the_use_above_a_threshold_does_not_tell_it_again() {
     story.allowance(100, Period::Month);
     story.marks(&MARKS);
     story.consume(90);
-    assert_eq!(story.told().len(), 2);
+    assert_eq!(story.pool_told().len(), 2);
     story.grant(20);
     story.consume(1);
-    assert!(story.told().is_empty(), "91 of 120 are above 50 %, of which everybody knows; 80 % are not reached");
+    assert!(story.pool_told().is_empty(), "91 of 120 are above 50 %, of which everybody knows; 80 % are not reached");
     story.consume(5);
-    assert_eq!(story.told(), ["80% at 96 of 120"]);
+    assert_eq!(story.pool_told(), ["80% at 96 of 120"]);
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn purchases_of_earlier_periods_hide_nothing() {
     story.allowance(100, Period::Day);
     story.marks(&MARKS);
     story.consume(1_100);
-    assert_eq!(story.told().len(), 3);
+    assert_eq!(story.pool_told().len(), 3);
     story.now += TimeDelta::days(1);
     story.consume(50);
-    assert_eq!(story.told(), ["50% at 50 of 100"]);
+    assert_eq!(story.pool_told(), ["50% at 50 of 100"]);
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn thresholds_that_are_taken_away_tell_nothing_and_leave_nothing() {
     story.marks(&MARKS);
     story.consume(60);
     story.marks(&[]);
-    story.told();
+    story.pool_told();
     story.consume(40);
-    assert!(story.told().is_empty());
+    assert!(story.pool_told().is_empty());
     assert_eq!(story.pool().marks, crate::pool::Marks::default());
 }
 
@@ -102,7 +102,7 @@ fn usage_without_a_balance_reaches_every_share_of_nothing() {
     let mut story = Story::new();
     story.marks(&MARKS);
     story.record(1, 7, None);
-    assert_eq!(story.told(), ["50% at 7 of 0", "80% at 7 of 0", "100% at 7 of 0"]);
+    assert_eq!(story.pool_told(), ["50% at 7 of 0", "80% at 7 of 0", "100% at 7 of 0"]);
 }
 
 #[derive(Clone, Debug)]
