@@ -12,7 +12,7 @@ use crate::{
     process::Process,
     users::Users,
 };
-use adapter_postgres::PackedRows;
+use adapter_postgres::{PackedEvent, PackedRows};
 use anyhow::{Context, Result};
 use chrono::Utc;
 use domain::{
@@ -113,7 +113,7 @@ fn full_row(amounts: &[i64]) -> Result<(i16, Vec<u8>)> {
     for seq in 1.. {
         let row = generator.next_row(Utc::now())?;
         let trace_parent = row.trace_parent.as_deref().map(str::parse).transpose()?;
-        rows.push(shard, seq, EventType::ChargeSettled, trace_parent, &row.payload);
+        rows.push(shard, seq, EventType::ChargeSettled, &PackedEvent { trace_parent, seen: row.seen, payload: row.payload });
         let columns = rows.columns();
         if let ([count, _, ..], [events, ..]) = (columns.counts.as_slice(), columns.events.as_slice()) {
             return Ok((*count, events.to_vec()));

@@ -200,5 +200,5 @@ async fn append(log: &KafkaEventLog, rows: Vec<PlainRow>) -> Result<BoxFuture<'s
 fn outbox_row(row: PlainRow) -> Result<OutboxRow> {
     let PlainRow { id: _, shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload } = row;
     let shard = Shard::new(u8::try_from(shard)?)?;
-    Ok(OutboxRow { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, payload })
+    Ok(OutboxRow { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, seen: Vec::new(), payload })
 }
