@@ -165,7 +165,7 @@ async fn figures(service: &Service, view: &View, generation: Generation, request
             let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
             return Ok(Figures { total: sum(&sums), groups: grouped(sums, request.group_by) });
         }
-        // First, so that whatever it holds is in the groups too.
+        // Before the groups, so that whatever it holds is in them too.
         let total = total_of(&totals, request, Dimension::MODEL).await?;
         let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
         return Ok(Figures { total, groups: grouped(sums, request.group_by) });
@@ -190,6 +190,7 @@ async fn own_figures(
         }
         // Models and keys of one user are no dimension of the rollups.
         GroupBy::Model | GroupBy::Key => {
+            let total = total_of(totals, request, &own).await?;
             let filter = Filter { user: Some(user), ..Filter::default() };
             let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
             for event in raw_events::all(&*service.usage_store, view, &filter, request.window).await? {
@@ -199,7 +200,7 @@ async fn own_figures(
                     groups.entry(key).or_default().entry(bucket).or_default().apply(&event);
                 }
             }
-            (total_of(totals, request, &own).await?, groups)
+            (total, groups)
         }
     };
     Ok(Figures { total, groups })

@@ -6,7 +6,7 @@ use crate::{
     scan,
 };
 use domain::ids::Shard;
-use ports::Result;
+use ports::{Result, event_log::LogRecord};
 use rdkafka::{
     Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
@@ -23,14 +23,16 @@ const PROBES: usize = 100;
 pub(crate) fn offset_of(kafka: &Kafka, shard: Shard, seq: i64) -> Result<Option<i64>> {
     let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&scan::config(kafka), Quiet).map_err(unavailable)?;
     let (topic, partition) = (kafka.topics.usage(), partition_of(shard));
-    let (mut from, mut to) = consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(unavailable)?;
+    let (mut from, mut to) = scan::watermarks(&consumer, topic, partition, REQUEST_TIMEOUT)?;
     let mut at = from;
     for _ in 0..PROBES {
         if from >= to {
             return Ok(None);
         }
+        let record = record_at(&consumer, topic, partition, at)?;
+        at = record.offset;
         // A record without a number is foreign, and before everything that is looked for.
-        let found = seq_at(&consumer, topic, partition, at)?.unwrap_or(seq - 1);
+        let found = record.seq.unwrap_or(seq - 1);
         match found.cmp(&seq) {
             Ordering::Equal => return Ok(Some(at)),
             Ordering::Less => {
@@ -47,12 +49,13 @@ pub(crate) fn offset_of(kafka: &Kafka, shard: Shard, seq: i64) -> Result<Option<
     Ok(None)
 }
 
-fn seq_at(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, offset: i64) -> Result<Option<i64>> {
+/// The first record from the offset on.
+fn record_at(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, offset: i64) -> Result<LogRecord> {
     let mut place = TopicPartitionList::new();
     place.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
     consumer.assign(&place).map_err(unavailable)?;
     match consumer.poll(REQUEST_TIMEOUT) {
-        Some(Ok(message)) => Ok(log_record(&message)?.seq),
+        Some(Ok(message)) => log_record(&message),
         Some(Err(error)) => Err(unavailable(error)),
         None => Err(because("no record came in time")),
     }

@@ -111,7 +111,7 @@ fn missing_part(
     }
     let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
     for partition in partitions.iter().map(|partition| partition.id()) {
-        let (beginning, end) = watermarks(consumer, topic, partition)?;
+        let (beginning, end) = watermarks(consumer, topic, partition, REQUEST_TIMEOUT)?;
         ends.insert(partition, end);
         let start = starts.get(&partition).copied().unwrap_or(0).max(beginning);
         if start < end {
@@ -122,10 +122,10 @@ fn missing_part(
 }
 
 /// First offset and the one after the last. A partition that was just made or is changing its leader answers a moment later.
-fn watermarks(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<(i64, i64)> {
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
+pub(crate) fn watermarks(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64)> {
+    let deadline = Instant::now() + timeout;
     loop {
-        match consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT) {
+        match consumer.fetch_watermarks(topic, partition, timeout) {
             Ok(found) => return Ok(found),
             Err(error) if is_between_leaders(&error) && Instant::now() < deadline => sleep(Duration::from_millis(100)),
             Err(error) => return Err(unavailable(error)),

@@ -146,7 +146,9 @@ async fn look(stores: &Stores, limits: &mut Limits, scope: &Scope, charges: &[Ch
         by_payer.entry(charge.spec.payer).or_default().push(charge);
     }
     let mut seen = Vec::new();
-    for (payer, charges) in by_payer {
+    for (payer, mut charges) in by_payer {
+        // Of those made in one millisecond the ledger knows which came first.
+        charges.sort_by_key(|charge| charge.seq);
         let of_payer = buckets_of(stores, limits, &charges).await?;
         let buckets: Vec<Bucket> = of_payer.iter().map(|(bucket, _)| bucket.clone()).collect();
         let readings = patiently(|| stores.rate_limits.peek(&buckets)).await.reading("the buckets")?;
