@@ -141,7 +141,7 @@ pub async fn enter_all(service: &Service, spends: Vec<(usize, Spend, Option<Keye
 /// A consume before its buckets.
 enum Opened {
     Done(Ended),
-    Ready(Ready),
+    Ready(Box<Ready>),
 }
 
 /// Nobody else runs it in this process.
@@ -155,7 +155,7 @@ struct Ready {
 async fn open(service: &Service, spend: Spend, keyed: Option<Keyed>) -> Result<Opened, Problem> {
     let cost = spend.cost(service)?;
     match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => Ok(Opened::Ready(Ready { spend, keyed, cost, turn })),
+        Opening::Turn(turn) => Ok(Opened::Ready(Box::new(Ready { spend, keyed, cost, turn }))),
         Opening::Done(stored) => Ended::before(stored).map(Opened::Done),
     }
 }
