@@ -6,7 +6,10 @@ pub mod providers;
 pub mod tiers;
 pub mod versions;
 
-use crate::{Service, error::store_failed};
+use crate::{
+    Service,
+    error::{conflict, store_failed},
+};
 use axum::{
     Json,
     http::StatusCode,
@@ -47,13 +50,19 @@ async fn load(service: &Service) -> Result<Settings, Problem> {
 /// Stores the change as a new version and puts it in force here at once; the other processes follow within a second.
 async fn change(service: &Service, caller: &Caller, change: SettingsChange) -> Result<SettingsEffect, Problem> {
     let (effect, settings) = service.store.change(change, &caller.principal(), service.clock.now()).await.map_err(store_failed)?;
+    if let SettingsEffect::Refused(why) = effect {
+        return Err(conflict(why.to_string()));
+    }
     service.feed.adopt(settings).await;
     Ok(effect)
 }
 
-fn written<T: Serialize>(effect: SettingsEffect, name: &str, value: &T) -> Response {
-    let status = if effect == SettingsEffect::Created { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(Named { name, value })).into_response()
+fn written<T: Serialize>(effect: &SettingsEffect, name: &str, value: &T) -> Response {
+    (status_of(effect), Json(Named { name, value })).into_response()
+}
+
+fn status_of(effect: &SettingsEffect) -> StatusCode {
+    if *effect == SettingsEffect::Created { StatusCode::CREATED } else { StatusCode::OK }
 }
 
 fn deleted(effect: SettingsEffect, kind: &str) -> Result<Response, Problem> {

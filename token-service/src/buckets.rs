@@ -1,4 +1,6 @@
-//! Asking the buckets of many spends at once, and giving back or filling in where a spend came to another amount.
+//! Asking all buckets of one or many spends at once.
+
+mod amend;
 
 use crate::{
     payer::Spend,
@@ -8,16 +10,14 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use domain::{
-    amount::Tokens,
-    bucket::{Ask, Reading, Return},
-    charge::Charge,
-    ids::SHARDS,
+    bucket::{Ask, Reading},
+    ids::{Payer, SHARDS},
     settings::{OnOutage, Settings},
 };
+use futures::future::join;
 use ports::{
     Clock, StoreError,
-    accounts::SpendFacts,
-    rate_limits::{Bucket, GiveBack, Owners, RateLimits, Take, TakeAnswer, Verdict, applicable},
+    rate_limits::{Bucket, Owners, RateLimits, Take, TakeAnswer, Verdict, payer_of},
 };
 use std::{
     slice,
@@ -26,7 +26,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// Whose buckets a spend asks.
 pub fn owners_of<'a>(settings: &'a Settings, spend: &Spend) -> Owners<'a> {
@@ -139,22 +139,31 @@ impl Buckets {
     /// A payer that the store does not know is restored from the ledger first, by one request of this process at a time.
     async fn restore_and_ask(&self, take: &Take) -> Result<TakeAnswer, StoreError> {
         let payer = take.payer().ok_or_else(|| StoreError::corrupt("rate limits", "a payer forgotten where none was named"))?;
-        let _alone = match self.restoring.get(usize::from(payer.shard().index())) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
+        let _alone = self.turn_to_restore(payer).await;
         let answer = ask_one(self.store.as_ref(), take).await?;
         if answer.verdict != Verdict::Forgotten {
             return Ok(answer);
         }
-        self.store.restore(payer, &self.recent.of(payer).await?).await?;
-        metrics::counter!("buckets_restored_total").increment(1);
+        self.restore(payer).await?;
         match ask_one(self.store.as_ref(), take).await? {
             TakeAnswer { verdict: Verdict::Forgotten, .. } => {
                 Err(StoreError::corrupt("rate limits", "a payer forgotten as soon as restored"))
             }
             answer => Ok(answer),
         }
+    }
+
+    async fn turn_to_restore(&self, payer: Payer) -> Option<MutexGuard<'_, ()>> {
+        match self.restoring.get(usize::from(payer.shard().index())) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    }
+
+    async fn restore(&self, payer: Payer) -> Result<(), StoreError> {
+        self.store.restore(payer, &self.recent.of(payer).await?).await?;
+        metrics::counter!("buckets_restored_total").increment(1);
+        Ok(())
     }
 
     /// Each limit as its `on_outage` says.
@@ -183,50 +192,25 @@ impl Buckets {
         if answer.allowed() { Asked::Allowed(Taken { take, held_by: HeldBy::Local, since, record }) } else { Asked::Refused(record) }
     }
 
-    /// Undoes a take whose request is known to have changed nothing. Best effort: what is lost leaves by itself.
-    pub async fn give_back(&self, taken: &Taken) {
-        self.return_taken(taken, Tokens::ZERO, true).await;
-    }
-
-    /// Gives back what a request did not need, and the slot of a hold that is over. Best effort, as [`Buckets::give_back`].
-    pub async fn give_back_rest(&self, taken: &Taken, used: Tokens) {
-        self.return_taken(taken, used, false).await;
-    }
-
-    async fn return_taken(&self, taken: &Taken, used: Tokens, undone: bool) {
-        let ask = taken.take.ask;
-        let held_for_ms = (self.clock.now() - taken.since).num_milliseconds();
-        let back = Return { amount: ask.amount.saturating_sub(used), hold: ask.hold.map(|hold| hold.id), held_for_ms, undone };
-        give_back_to(self.holder(taken), taken.take.buckets.clone(), back).await;
-    }
-
-    fn holder(&self, taken: &Taken) -> &dyn RateLimits {
-        let store = if taken.held_by == HeldBy::Local { &self.local } else { &self.store };
-        store.as_ref()
-    }
-
-    /// Fills in what a request came to beyond what it took. Best effort: what is missing lets that much more pass.
-    pub async fn fill(&self, taken: &Taken, beyond: Tokens) {
-        fill_in(self.holder(taken), taken.take.buckets.clone(), beyond).await;
-    }
-
-    /// As [`Buckets::give_back_rest`] for a charge that this or another process held, to the buckets that apply to it today.
-    pub async fn give_back_charge(&self, settings: &Settings, charge: &Charge, facts: &SpendFacts, used: Tokens) {
-        let held_for_ms = (self.clock.now() - charge.created_at).num_milliseconds();
-        let back = Return { amount: charge.held.saturating_sub(used), hold: Some(charge.spec.id.0), held_for_ms, undone: false };
-        give_back_to(self.store.as_ref(), buckets_of(settings, charge, facts), back).await;
-    }
-
-    /// As [`Buckets::fill`] for a charge that this or another process held, into the buckets that apply to it today.
-    pub async fn fill_charge(&self, settings: &Settings, charge: &Charge, facts: &SpendFacts, beyond: Tokens) {
-        fill_in(self.store.as_ref(), buckets_of(settings, charge, facts), beyond).await;
-    }
-
-    /// Each bucket as of now, without taking; `None` while the store is away.
+    /// Each bucket as of now, without taking; `None` while the store is away. Those of a forgotten payer are restored before.
     pub async fn peek(&self, buckets: &[Bucket]) -> Option<Vec<Reading>> {
-        let readings = self.store.peek(buckets).await;
+        let readings = match payer_of(buckets) {
+            Some(payer) => self.peek_restored(payer, buckets).await,
+            None => self.store.peek(buckets).await,
+        };
         self.note(readings.as_ref().err());
         readings.ok()
+    }
+
+    async fn peek_restored(&self, payer: Payer, buckets: &[Bucket]) -> Result<Vec<Reading>, StoreError> {
+        let (known, readings) = join(self.store.known_since(payer), self.store.peek(buckets)).await;
+        if known?.is_some() {
+            return readings;
+        }
+        let _alone = self.turn_to_restore(payer).await;
+        // Without effect where another one was faster.
+        self.restore(payer).await?;
+        self.store.peek(buckets).await
     }
 
     /// Says once when the store goes away and once when it is back.
@@ -266,34 +250,6 @@ async fn ask_all(store: &dyn RateLimits, requests: &[Take]) -> Result<Vec<TakeAn
         return Ok(answers);
     }
     Err(StoreError::corrupt("rate limits", format!("{} answers to {} requests", answers.len(), requests.len())))
-}
-
-fn buckets_of(settings: &Settings, charge: &Charge, facts: &SpendFacts) -> Vec<Bucket> {
-    let owners = Owners::of_charge(settings, charge, facts);
-    applicable(settings, &owners, &charge.spec.provider, charge.spec.model.as_ref())
-}
-
-async fn fill_in(store: &dyn RateLimits, mut buckets: Vec<Bucket>, amount: Tokens) {
-    buckets.retain(|bucket| !bucket.rule.is_of_slots());
-    if buckets.is_empty() || amount.is_zero() {
-        return;
-    }
-    let take = Take { buckets, ask: Ask { amount, hold: None } };
-    if let Err(error) = store.fill(&[take]).await {
-        tracing::debug!(%error, "what was used beyond a hold was not filled into its buckets");
-        metrics::counter!("bucket_fill_failures_total").increment(1);
-    }
-}
-
-async fn give_back_to(store: &dyn RateLimits, mut buckets: Vec<Bucket>, back: Return) {
-    buckets.retain(|bucket| if bucket.rule.is_of_slots() { back.hold.is_some() } else { !back.amount.is_zero() });
-    if buckets.is_empty() {
-        return;
-    }
-    if let Err(error) = store.give_back(&[GiveBack { buckets, back }]).await {
-        tracing::debug!(%error, "an amount was not given back to its buckets and leaves them by itself");
-        metrics::counter!("bucket_give_back_failures_total").increment(1);
-    }
 }
 
 fn count_outage(mode: &'static str) {

@@ -33,7 +33,7 @@ pub async fn put(
     }
     names_what_exists(&limit, &load(&service).await?)?;
     let effect = change(&service, &caller, SettingsChange::PutLimit { name: name.clone(), limit: limit.clone() }).await?;
-    Ok(written(effect, &name, &limit))
+    Ok(written(&effect, &name, &limit))
 }
 
 pub async fn delete(

@@ -1,19 +1,15 @@
 //! `/api/v1/admin/money` and `/api/v1/admin/prices`: in what costs are counted, and what a million tokens cost from when on.
 
-use super::{change, deleted, known_model, listed, load, missing, parse_name, written};
-use crate::{
-    Service,
-    error::{Administrator, conflict},
-};
+use super::{change, deleted, known_model, listed, load, missing, parse_name, status_of, written};
+use crate::{Service, error::Administrator};
 use axum::{
     Json,
     extract::{Path, State},
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use domain::{
     money::{Money, Price},
-    settings::{Settings, SettingsChange},
+    settings::SettingsChange,
 };
 use service_kit::{json::StrictJson, problem::Problem};
 
@@ -31,14 +27,8 @@ pub async fn put_money(
     if let Some((field, message)) = money.invalid() {
         return Err(Problem::field(field, message));
     }
-    match load(&service).await?.money {
-        Some(known) if known == money => Ok(Json(money).into_response()),
-        Some(_) => Err(conflict("the currency and its minor units are set; costs in another unit could not be added to them")),
-        None => {
-            change(&service, &caller, SettingsChange::PutMoney { money }).await?;
-            Ok((StatusCode::CREATED, Json(money)).into_response())
-        }
-    }
+    let effect = change(&service, &caller, SettingsChange::PutMoney { money }).await?;
+    Ok((status_of(&effect), Json(money)).into_response())
 }
 
 pub async fn list(State(service): State<Service>, _: Administrator) -> Result<Response, Problem> {
@@ -60,9 +50,9 @@ pub async fn put(
     StrictJson(price): StrictJson<Price>,
 ) -> Result<Response, Problem> {
     let name = parse_name(name)?;
-    may_stand(&name, &price, &load(&service).await?)?;
+    known_model(&load(&service).await?, &price.provider, price.model.as_ref())?;
     let effect = change(&service, &caller, SettingsChange::PutPrice { name: name.clone(), price: price.clone() }).await?;
-    Ok(written(effect, &name, &price))
+    Ok(written(&effect, &name, &price))
 }
 
 /// Charges that were made keep their cost.
@@ -73,18 +63,4 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let name = parse_name(name)?;
     deleted(change(&service, &caller, SettingsChange::DeletePrice { name }).await?, "price")
-}
-
-/// A price needs a currency, an existing provider and model, and a beginning that no other price of the same model has.
-fn may_stand(name: &str, price: &Price, settings: &Settings) -> Result<(), Problem> {
-    if settings.money.is_none() {
-        return Err(conflict("no currency is set: PUT /api/v1/admin/money first"));
-    }
-    known_model(settings, &price.provider, price.model.as_ref())?;
-    let same =
-        |other: &Price| (&other.provider, &other.model, other.effective_from) == (&price.provider, &price.model, price.effective_from);
-    match settings.prices.iter().find(|(other, known)| *other != name && same(known)) {
-        Some((other, _)) => Err(conflict(format!("the price {other} begins at the same moment for the same model: change or delete it"))),
-        None => Ok(()),
-    }
 }

@@ -46,7 +46,7 @@ pub async fn put(
     }
     let put = SettingsChange::PutProvider { provider: provider.clone(), settings: settings.clone() };
     let effect = change(&service, &caller, put).await?;
-    Ok(written(effect, provider.as_str(), &settings))
+    Ok(written(&effect, provider.as_str(), &settings))
 }
 
 /// Refused while a limit names the provider: that limit would be left without anything to limit.

@@ -35,7 +35,7 @@ pub async fn put(
         return Err(Problem::field(field, message));
     }
     let effect = change(&service, &caller, SettingsChange::PutTier { name: name.clone(), tier: tier.clone() }).await?;
-    Ok(written(effect, &name, &tier))
+    Ok(written(&effect, &name, &tier))
 }
 
 pub async fn delete(

@@ -56,7 +56,7 @@ impl SettingsStore for MemorySettings {
         self.reach()?;
         let mut document = self.document.lock().unwrap();
         let effect = document.apply(change.clone());
-        if effect != SettingsEffect::Absent {
+        if effect.changed() {
             let entry = SettingsVersion { version: document.version, author: author.to_owned(), at: now, change: Some(change) };
             self.history.lock().unwrap().insert(0, entry);
             self.news.notify_waiters();

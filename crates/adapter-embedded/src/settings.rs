@@ -39,7 +39,7 @@ impl SettingsStore for Embedded {
         let mut settings = newest_or_shipped(&mut transaction, now).await?;
         let description = to_json(&change)?;
         let effect = settings.apply(change);
-        if effect != SettingsEffect::Absent {
+        if effect.changed() {
             insert(&mut transaction, &settings, author, now, Some(&description)).await?;
         }
         commit(transaction).await?;

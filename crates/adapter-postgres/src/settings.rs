@@ -47,7 +47,7 @@ impl SettingsStore for Postgres {
         let mut settings = newest(&mut *transaction).await?.ok_or_else(|| corrupt("settings that vanished"))?;
         let stored_change = json(&change)?;
         let effect = settings.apply(change);
-        if effect != SettingsEffect::Absent {
+        if effect.changed() {
             let version = VersionRow { version: settings.version, author: author.to_owned(), at: now, change: Some(stored_change) };
             store(&mut transaction, version, json(&settings)?).await?;
             bounded(transaction.commit()).await?;

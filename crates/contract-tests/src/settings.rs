@@ -1,7 +1,10 @@
 //! What every adapter of `ports::settings` must do.
 
 use crate::customers::start;
-use domain::settings::{Settings, SettingsChange, SettingsEffect, Tier};
+use domain::{
+    money::Money,
+    settings::{Settings, SettingsChange, SettingsConflict, SettingsEffect, Tier},
+};
 use futures::future::join_all;
 use ports::settings::SettingsStore;
 use std::time::{Duration, Instant};
@@ -53,6 +56,21 @@ pub async fn changes_of_two_processes_at_once_are_all_kept(one: &dyn SettingsSto
     let settings = other.load().await.unwrap();
     assert!(names.iter().all(|name| settings.tiers.contains_key(name)));
     assert_eq!(settings.version, 21);
+}
+
+pub async fn of_two_currencies_set_at_once_one_stands(one: &dyn SettingsStore, other: &dyn SettingsStore) {
+    let money = |digits| SettingsChange::PutMoney { money: Money { currency: "EUR".parse().unwrap(), minor_unit_digits: digits } };
+    let changes = (0..8).map(|digits| {
+        let store = if digits % 2 == 0 { one } else { other };
+        store.change(money(digits), "bootstrap", start())
+    });
+    let mut effects: Vec<_> = join_all(changes).await.into_iter().map(|changed| changed.unwrap().0).collect();
+    effects.retain(|effect| *effect != SettingsEffect::Refused(SettingsConflict::CurrencyIsSet));
+    assert_eq!(effects, [SettingsEffect::Created]);
+    let settings = other.load().await.unwrap();
+    assert_eq!(settings.version, 2);
+    let again = SettingsChange::PutMoney { money: settings.money.unwrap() };
+    assert_eq!(one.change(again, "bootstrap", start()).await.unwrap(), (SettingsEffect::Kept, settings));
 }
 
 pub async fn waiting_ends_with_a_newer_version_or_with_its_time(one: &dyn SettingsStore, other: &dyn SettingsStore) {

@@ -1,7 +1,9 @@
 //! Settings that change while Weir runs: tiers, limits, providers. Versioned as one document by config-service.
 
+mod change;
 mod limit;
 
+pub use change::{SettingsChange, SettingsConflict, SettingsEffect};
 pub use limit::{Algorithm, Limit, LimitScope, OnOutage};
 
 use crate::{
@@ -134,60 +136,6 @@ impl Settings {
         let Some(money) = self.money else { return Ok(None) };
         price_at(&self.prices, provider, model, at).map(|price| price.cost(tokens, money)).transpose()
     }
-}
-
-/// One change to the document; each makes a new version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "change", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum SettingsChange {
-    PutTier { name: String, tier: Tier },
-    DeleteTier { name: String },
-    PutLimit { name: String, limit: Limit },
-    DeleteLimit { name: String },
-    PutProvider { provider: Provider, settings: ProviderSettings },
-    DeleteProvider { provider: Provider },
-    PutMoney { money: Money },
-    PutPrice { name: String, price: Price },
-    DeletePrice { name: String },
-}
-
-/// What a change did to the document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingsEffect {
-    Created,
-    Replaced,
-    Deleted,
-    /// Nothing of that name: a delete that changed nothing.
-    Absent,
-}
-
-impl Settings {
-    /// Applies a change that was checked at the edge and raises the version, unless nothing changed.
-    pub fn apply(&mut self, change: SettingsChange) -> SettingsEffect {
-        let effect = match change {
-            SettingsChange::PutTier { name, tier } => put(self.tiers.insert(name, tier)),
-            SettingsChange::DeleteTier { name } => delete(self.tiers.remove(&name)),
-            SettingsChange::PutLimit { name, limit } => put(self.limits.insert(name, limit)),
-            SettingsChange::DeleteLimit { name } => delete(self.limits.remove(&name)),
-            SettingsChange::PutProvider { provider, settings } => put(self.providers.insert(provider, settings)),
-            SettingsChange::DeleteProvider { provider } => delete(self.providers.remove(&provider)),
-            SettingsChange::PutMoney { money } => put(self.money.replace(money)),
-            SettingsChange::PutPrice { name, price } => put(self.prices.insert(name, price)),
-            SettingsChange::DeletePrice { name } => delete(self.prices.remove(&name)),
-        };
-        if effect != SettingsEffect::Absent {
-            self.version += 1;
-        }
-        effect
-    }
-}
-
-fn put<T>(previous: Option<T>) -> SettingsEffect {
-    if previous.is_some() { SettingsEffect::Replaced } else { SettingsEffect::Created }
-}
-
-fn delete<T>(previous: Option<T>) -> SettingsEffect {
-    if previous.is_some() { SettingsEffect::Deleted } else { SettingsEffect::Absent }
 }
 
 impl Default for Settings {

@@ -94,11 +94,16 @@ impl TakeAnswer {
 impl Take {
     /// The payer whose buckets it asks; the store must know it.
     pub fn payer(&self) -> Option<Payer> {
-        self.buckets.iter().find_map(|bucket| match bucket.key.group {
-            Group::Payer(payer) => Some(payer),
-            Group::Shared | Group::Principal(_) => None,
-        })
+        payer_of(&self.buckets)
     }
+}
+
+/// Whose buckets these are; `None` where all of them are shared. Buckets that are asked together have one payer.
+pub fn payer_of(buckets: &[Bucket]) -> Option<Payer> {
+    buckets.iter().find_map(|bucket| match bucket.key.group {
+        Group::Payer(payer) => Some(payer),
+        Group::Shared | Group::Principal(_) => None,
+    })
 }
 
 /// Something that was used before its bucket was forgotten.

@@ -111,6 +111,23 @@ async fn buckets_that_were_lost_are_restored_from_the_ledger_before_anything_is_
 }
 
 #[tokio::test]
+async fn lost_buckets_are_shown_as_they_were_before_anything_is_taken() {
+    let window = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 1_000, "windowSeconds": 600});
+    let world = World::with(limits(&[("window", window)]));
+    world.grant(Payer::User(user(1)), 10_000).await;
+    world.consume(&caller(1), &body(300)).await.expect(200);
+    world.buckets.forget();
+    let preview = world.post(&caller(1), "/api/v1/tokens/preview", &body(701)).await.expect(200);
+    assert_eq!((&preview.body["allowed"], &preview.body["used"]), (&json!(false), &json!(300)));
+    world.buckets.forget();
+    for _ in 0..2 {
+        let quota = world.get(&caller(1), "/api/v1/tokens/quota?provider=openai").await.expect(200);
+        assert_eq!(quota.body["buckets"][0]["used"], 300);
+        assert_eq!(world.buckets.restores.load(Ordering::SeqCst), 2, "once after each loss");
+    }
+}
+
+#[tokio::test]
 async fn what_passed_while_the_buckets_were_away_is_in_them_once_they_are_back() {
     let world = world(&[("a", limit(100, "LOCAL")), ("b", limit(100, "OPEN"))]).await;
     world.consume(&caller(1), &body(60)).await.expect(200);

@@ -1,4 +1,5 @@
-//! Holds that nobody ends, with several processes on one ledger: one of them ends each, and another goes on when that one is killed.
+//! Holds that nobody ends in time. With several processes on one ledger one of them ends each, and another goes on when that one is
+//! killed.
 
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use serde_json::json;
@@ -29,18 +30,8 @@ async fn overdue_holds_are_ended_by_one_process_and_by_another_when_that_is_kill
     let data = tempfile::tempdir().unwrap();
     let world = World::new();
     world.migrate(data.path());
-    let base = Setup::distributed(data.path(), &world);
-    let others = base.clone().roles("auth-service,config-service,outbox-relay,analytics");
-    let url = others.url();
-    let others = others.start();
-    let start = || {
-        let mut setup = base.clone().roles("gateway,token-service").with("WEIR__CONFIG_SERVICE__URL", &url);
-        for service in ["AUTH", "CONFIG", "ANALYTICS"] {
-            setup.set(&format!("WEIR__SERVICES__{service}__URLS"), &url);
-        }
-        setup.start()
-    };
-    let (mut one, mut other) = (start(), start());
+    let (others, mut deciders) = Setup::distributed(data.path(), &world).start_divided(2);
+    let [one, other] = &mut deciders[..] else { unreachable!("two were started") };
     let (user, admin) = (Uuid::new_v4(), one.client());
     admin
         .post("/api/v1/admin/pools/grant", json!({"userId": user, "provider": "openai", "tokens": 1_000, "reason": "test"}))
@@ -49,12 +40,12 @@ async fn overdue_holds_are_ended_by_one_process_and_by_another_when_that_is_kill
     let quota = format!("/api/v1/tokens/quota?userId={user}&provider=openai");
     let all_back = |answer: &Answer| answer.body["held"] == 0 && answer.body["remainingTokens"] == 1_000;
 
-    hold(&admin, user, &[&one, &other]).await;
+    hold(&admin, user, &[one, other]).await;
     eventually(&admin, &quota, PATIENCE, all_back).await;
-    let ended = [expired(&one).await, expired(&other).await];
+    let ended = [expired(one).await, expired(other).await];
     assert!(ended == [HOLDS, 0] || ended == [0, HOLDS], "each hold was ended once, all by one process: {ended:?}");
 
-    let (dead, alive) = if ended[0] == HOLDS { (&mut one, &other) } else { (&mut other, &one) };
+    let (dead, alive) = if ended[0] == HOLDS { (one, other) } else { (other, one) };
     dead.kill();
     let admin = alive.client();
     hold(&admin, user, &[alive]).await;
@@ -63,4 +54,52 @@ async fn overdue_holds_are_ended_by_one_process_and_by_another_when_that_is_kill
     let audit = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(audit.body["clean"], true, "{:#}", audit.body);
     drop(others);
+}
+
+/// What was held is free again, and what was used nevertheless is booked and in the buckets as soon as it is told.
+async fn a_forgotten_hold_ends_and_may_still_be_settled(process: &Process) {
+    let (admin, user) = (process.client(), Uuid::new_v4());
+    let client = admin.key_for(user, None).await;
+    let grant = json!({"userId": user, "provider": "openai", "tokens": 1_000, "reason": "test"});
+    admin.post("/api/v1/admin/pools/grant", grant).await.expect(201);
+    let window = json!({"scope": "USER", "algorithm": "SLIDING_WINDOW", "capacity": 1_000, "windowSeconds": 3_600});
+    admin.put("/api/v1/admin/limits/user-default", window).await.expect(200);
+    let quota = "/api/v1/tokens/quota?provider=openai";
+    let stands = |held: i64, remaining: i64, used: i64| {
+        let expected = [json!(held), json!(remaining), json!(used)];
+        move |answer: &Answer| {
+            [&answer.body["held"], &answer.body["remainingTokens"], &answer.body["buckets"][0]["used"]] == expected.each_ref()
+        }
+    };
+    let reserve = json!({"provider": "openai", "tokens": 100, "ttlSeconds": 1});
+    let charge = client.post("/api/v1/tokens/reserve", reserve).await.expect(201).str("chargeId");
+    eventually(&client, quota, PATIENCE, stands(0, 1_000, 0)).await;
+
+    let released = client.post("/api/v1/tokens/release", json!({"chargeId": charge})).await.expect(200);
+    assert_eq!(released.body["status"], "EXPIRED");
+    for _ in 0..2 {
+        let settled = client.post("/api/v1/tokens/settle", json!({"chargeId": charge, "tokens": 130})).await.expect(200);
+        assert_eq!((&settled.body["status"], &settled.body["late"]), (&json!("SETTLED"), &json!(true)));
+        assert!(stands(0, 870, 130)(&client.get(quota).await), "booked and filled in once, however often it is told");
+    }
+    let told = client.get(&format!("/api/v1/tokens/charges/{charge}/explain")).await.expect(200);
+    let kinds: Vec<_> = told.body["events"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["CHARGE_HELD", "CHARGE_EXPIRED", "CHARGE_SETTLED"]);
+    assert_eq!((&told.body["late"], &told.body["eventsComplete"]), (&json!(true), &json!(true)));
+    let audit = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
+    assert_eq!(audit.body["clean"], true, "{:#}", audit.body);
+}
+
+#[tokio::test]
+async fn a_forgotten_hold_ends_and_may_still_be_settled_on_the_embedded_stores() {
+    let data = tempfile::tempdir().unwrap();
+    a_forgotten_hold_ends_and_may_still_be_settled(&Setup::embedded(data.path()).start()).await;
+}
+
+#[tokio::test]
+async fn a_forgotten_hold_ends_and_may_still_be_settled_on_the_real_servers() {
+    let data = tempfile::tempdir().unwrap();
+    let world = World::new();
+    world.migrate(data.path());
+    a_forgotten_hold_ends_and_may_still_be_settled(&Setup::distributed(data.path(), &world).start()).await;
 }

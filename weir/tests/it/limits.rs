@@ -115,6 +115,7 @@ async fn a_lost_bucket_gives_nobody_anything(process: Process, lose: impl AsyncF
     let reserve = json!({"provider": "openai", "tokens": 250, "ttlSeconds": 600});
     client.post("/api/v1/tokens/reserve", reserve.clone()).await.expect(201);
     let process = lose(process).await;
+    assert_eq!(used(&client, "user-default").await, json!(850), "also before anything is taken");
     let racing = (0..8).map(|_| consume(&client, 151));
     for refused in futures::future::join_all(racing).await {
         assert_eq!(refused.expect(429).body["used"], 850);

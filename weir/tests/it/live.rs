@@ -128,47 +128,62 @@ async fn a_threshold_is_told(process: &Process) {
     client.delete(&format!("/api/v1/tokens/webhooks/{id}")).await.expect(204);
 }
 
-/// As a budget's, and again when a grant has taken what is spent below it.
-async fn the_thresholds_of_a_pool_are_told(process: &Process) {
+/// As a budget's, and again when a grant has taken what is spent below it; of a user, or of an org to its administrator.
+async fn the_thresholds_of_a_pool_are_told(process: &Process, of_an_org: bool) {
     let admin = process.client();
     let user = Uuid::new_v4();
-    let key = admin.post("/api/v1/auth/api-keys", json!({"userId": user, "name": "test"})).await.expect(201).str("apiKey");
+    let scopes = ["tokens:consume", "tokens:read", "orgs:manage"];
+    let body = json!({"userId": user, "name": "test", "scopes": scopes});
+    let key = admin.post("/api/v1/auth/api-keys", body).await.expect(201).str("apiKey");
     let client = admin.with_key(&key);
-    let grant = |tokens: i64| json!({"userId": user, "provider": "openai", "tokens": tokens, "reason": "test"});
+    let payer = match of_an_org {
+        true => json!({"orgId": client.post("/api/v1/orgs", json!({"name": "Acme"})).await.expect(201).str("orgId")}),
+        false => json!({"userId": user}),
+    };
+    let of_payer = |mut body: Value| {
+        body.as_object_mut().unwrap().extend(payer.as_object().unwrap().clone());
+        body
+    };
+    let own = payer.as_object().unwrap().iter().map(|(name, id)| format!("{name}={}", id.as_str().unwrap())).collect::<String>();
+    let query = format!("{own}&provider=openai");
+    let grant = |tokens: i64| of_payer(json!({"provider": "openai", "tokens": tokens, "reason": "test"}));
     admin.post("/api/v1/admin/pools/grant", grant(100)).await.expect(201);
-    let thresholds = json!({"userId": user, "provider": "openai", "thresholds": [{"percent": 80}, {"amount": 10}]});
+    let thresholds = of_payer(json!({"provider": "openai", "thresholds": [{"percent": 80}, {"amount": 10}]}));
     let set = admin.put("/api/v1/admin/pools", thresholds).await.expect(200);
     assert_eq!((&set.body["thresholds"], &set.body["reached"]), (&json!([{"percent": 80}, {"amount": 10}]), &json!([])));
     for wrong in [json!([{"percent": 0}]), json!([{"amount": 5, "percent": 5}]), json!([{}])] {
-        let refused =
-            admin.put("/api/v1/admin/pools", json!({"userId": user, "provider": "openai", "thresholds": wrong})).await.expect(400);
+        let refused = admin.put("/api/v1/admin/pools", of_payer(json!({"provider": "openai", "thresholds": wrong}))).await.expect(400);
         assert_eq!(refused.body["errors"][0]["field"], "thresholds");
     }
     let (url, received) = receiver().await;
-    let id = client.post("/api/v1/tokens/webhooks", json!({"url": url})).await.expect(201).str("webhookId");
-    let before = told(process, &key, "provider=openai", None, |events| !events.is_empty()).await.remove(0).id;
+    let id = client.post("/api/v1/tokens/webhooks", of_payer(json!({"url": url}))).await.expect(201).str("webhookId");
+    let before = told(process, &key, &query, None, |events| !events.is_empty()).await.remove(0).id;
 
     // Above its hold, and above the threshold.
-    let held = client.post("/api/v1/tokens/reserve", json!({"provider": "openai", "tokens": 50})).await.expect(201).str("chargeId");
+    let spend = |tokens: i64| of_payer(json!({"provider": "openai", "tokens": tokens}));
+    let held = client.post("/api/v1/tokens/reserve", spend(50)).await.expect(201).str("chargeId");
     client.post("/api/v1/tokens/settle", json!({"chargeId": held, "tokens": 80})).await.expect(200);
     admin.post("/api/v1/admin/pools/grant", grant(30)).await.expect(201);
-    client.post("/api/v1/tokens/consume", json!({"provider": "openai", "tokens": 40})).await.expect(200);
-    let missed =
-        told(process, &key, "provider=openai", Some(&before), |events| events.last().is_some_and(|last| last.event == "quota")).await;
+    client.post("/api/v1/tokens/consume", spend(40)).await.expect(200);
+    let missed = told(process, &key, &query, Some(&before), |events| events.last().is_some_and(|last| last.event == "quota")).await;
     let thresholds: Vec<_> = missed.iter().filter(|event| event.event == "threshold").map(|event| &event.data["threshold"]).collect();
     let text = |told: &Value, name: &str| told[name].as_str().unwrap().to_owned();
     let shown: Vec<_> = thresholds.iter().map(|told| ["of", "threshold", "used", "limit"].map(|name| text(told, name)).join(" ")).collect();
     assert_eq!(shown, ["POOL 10 80 100", "POOL 80% 80 100", "POOL 10 40 50", "POOL 80% 40 50"]);
 
-    let log = format!("/api/v1/tokens/webhooks/{id}/deliveries");
+    let log = format!("/api/v1/tokens/webhooks/{id}/deliveries?{own}");
     let all_delivered = |answer: &crate::harness::Answer| {
         let items = answer.body["items"].as_array().unwrap();
         items.len() == 4 && items.iter().all(|item| item["status"] == "DELIVERED")
     };
     crate::harness::eventually(&client, &log, PATIENCE, all_delivered).await;
     let bodies: Vec<Value> = received.lock().unwrap().iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
-    assert!(bodies.iter().all(|body| body["data"]["pool"]["of"] == "POOL" && body["data"]["provider"] == "openai"), "{bodies:#?}");
-    client.delete(&format!("/api/v1/tokens/webhooks/{id}")).await.expect(204);
+    let is_of_the_pool = |body: &Value| {
+        let data = &body["data"];
+        data["pool"]["of"] == "POOL" && data["provider"] == "openai" && data["orgId"] == payer["orgId"]
+    };
+    assert!(bodies.iter().all(is_of_the_pool), "{bodies:#?}");
+    client.delete(&format!("/api/v1/tokens/webhooks/{id}?{own}")).await.expect(204);
     let audit = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(audit.body["clean"], true, "{:#}", audit.body);
 }
@@ -200,7 +215,8 @@ async fn a_threshold_is_told_on_the_embedded_stores() {
     setup.set("WEIR__WEBHOOKS__ALLOW_PRIVATE_NETWORKS", "true");
     let process = setup.start();
     a_threshold_is_told(&process).await;
-    the_thresholds_of_a_pool_are_told(&process).await;
+    the_thresholds_of_a_pool_are_told(&process, false).await;
+    the_thresholds_of_a_pool_are_told(&process, true).await;
 }
 
 #[tokio::test]
@@ -212,7 +228,8 @@ async fn a_threshold_is_told_on_the_real_servers() {
     setup.set("WEIR__WEBHOOKS__ALLOW_PRIVATE_NETWORKS", "true");
     let process = setup.start();
     a_threshold_is_told(&process).await;
-    the_thresholds_of_a_pool_are_told(&process).await;
+    the_thresholds_of_a_pool_are_told(&process, false).await;
+    the_thresholds_of_a_pool_are_told(&process, true).await;
 }
 
 #[tokio::test]

@@ -10,5 +10,6 @@ on_each_adapter! {
         a_change_of_nothing_makes_no_version;
     two:
         changes_of_two_processes_at_once_are_all_kept,
+        of_two_currencies_set_at_once_one_stands,
         waiting_ends_with_a_newer_version_or_with_its_time;
 }
