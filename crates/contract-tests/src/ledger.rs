@@ -71,7 +71,7 @@ pub async fn a_refusal_changes_nothing(ledger: &dyn Ledger) {
     }
     let overflow = outcome(ledger, &customer.grant(Tokens::MAX.get())).await;
     assert_eq!(overflow, Outcome::BalanceOverflow);
-    let change = AllowanceChange { allowance: Some(Tokens::MAX), period: None, time_zone: None };
+    let change = AllowanceChange { allowance: Some(Tokens::MAX), ..AllowanceChange::default() };
     let allowance = customer.request(Command::SetAllowance { pool: customer.pool(), change });
     assert_eq!(outcome(ledger, &allowance).await, Outcome::AllowanceOverflow);
     let after = ledger.snapshot(customer.shard()).await.unwrap();

@@ -294,7 +294,7 @@ fn a_grant_that_overflows_changes_nothing() {
 fn an_allowance_and_what_was_purchased_never_overflow_together() {
     let most = Tokens::MAX.get();
     let set = |story: &mut Story, allowance: i64| {
-        let change = AllowanceChange { allowance: Some(tokens(allowance)), period: Some(Period::Day), time_zone: None };
+        let change = AllowanceChange { allowance: Some(tokens(allowance)), period: Some(Period::Day), ..AllowanceChange::default() };
         story.run(Command::SetAllowance { pool: story.pool.clone(), change })
     };
     let mut story = Story::new();
