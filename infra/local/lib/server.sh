@@ -13,7 +13,8 @@ log_tail() {
 wait_for_answer() {
   local name=$1 deadline=$((SECONDS + answer_wait_secs)) set_up=${1}_first_answer
   until { ! declare -F "$set_up" >/dev/null || "$set_up" 2>/dev/null; } && "${name}_answers"; do
-    if ! running_pid "$name" >/dev/null; then
+    # Looked at twice: a single look at a process that is just becoming its program has failed while it lived.
+    if ! running_pid "$name" >/dev/null && sleep 1 && ! running_pid "$name" >/dev/null; then
       log_tail "$name"
       die "$name ended before it answered"
     fi
