@@ -75,7 +75,8 @@ async fn memory_does_not_grow_with_what_is_sent(process: &Process) {
     let (answers, end) = send_lines(process, format!("{}\n", "x".repeat(10_000_000)).repeat(8)).await;
     assert!(answers.iter().all(|answer| answer["code"] == "payload_too_large"), "{answers:?}");
     assert_eq!(end["summary"]["lines"], 8);
-    let grown = process.memory_kib("VmHWM") - before;
+    // The kernel's high-water mark is inexact by some pages and may seem to fall.
+    let grown = process.memory_kib("VmHWM").saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB more for a body of 80 MB");
 }
 
