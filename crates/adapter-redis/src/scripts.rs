@@ -4,11 +4,16 @@ use crate::connection::Server;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use std::sync::LazyLock;
 
-pub(crate) static RESTORE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/restore.lua")));
-pub(crate) static TAKE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/take.lua")));
-pub(crate) static ANNOUNCE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/announce.lua")));
-pub(crate) static FILL: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/fill.lua")));
-pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("lua/give_back.lua")));
+/// Files of one script, behind what all begin with.
+macro_rules! script {
+    ($($file:literal),+) => { concat!(include_str!("lua/begin.lua"), $(include_str!(concat!("lua/", $file, ".lua"))),+) };
+}
+
+pub(crate) static RESTORE: LazyLock<Source> = LazyLock::new(|| Source::new(script!("restore")));
+pub(crate) static TAKE: LazyLock<Source> = LazyLock::new(|| Source::new(script!("take")));
+pub(crate) static ANNOUNCE: LazyLock<Source> = LazyLock::new(|| Source::new(script!("announce")));
+pub(crate) static FILL: LazyLock<Source> = LazyLock::new(|| Source::new(script!("portions", "fill")));
+pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(script!("portions", "give_back")));
 
 pub(crate) struct Source {
     text: &'static str,

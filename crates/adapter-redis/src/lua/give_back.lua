@@ -6,70 +6,32 @@
 -- ARGV     per entry: kind, pace, amount (tokens, at most 1e9), held for (ms), hold id or ''
 -- Answers  nothing
 
-local MICRO = 1000000
-local SLACK_MS = 60000
-local DRAINS, FIXED, SLIDING, SLOTS = 1, 2, 3, 4
-
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-
--- A list {micro-tokens, ms, ...}, newest portion first, or nil for a bucket that is not stored, which is empty already.
-local function read(key)
-  local portions
-  for micro, time in string.gmatch(redis.call('GET', key) or '', '(%d+):(%d+)') do
-    portions = portions or {}
-    portions[#portions + 1] = tonumber(micro)
-    portions[#portions + 1] = tonumber(time)
-  end
-  return portions
-end
-
--- All portions as one.
-local function sum(portions)
-  local total = 0
-  for i = 1, #portions, 2 do
-    total = total + portions[i]
-  end
-  return { total, portions[2] }
-end
-
 -- Level::as_of and Level::minus; answers the portions that are left and the ms until they have left too.
-local function without(portions, kind, pace, micro, held_for)
-  if kind ~= DRAINS and now - portions[2] >= pace then
+local function without(stored, kind, pace, micro, held_for)
+  if is_over(stored, kind, pace) then
     return { 0, now }, 0
   end
-  local taken_at = math.max(portions[2], now) - held_for
-  if kind == SLIDING then
-    while now - portions[#portions] >= pace do
-      portions[#portions], portions[#portions - 1] = nil, nil
-    end
-    if now - taken_at < pace then
-      local own = 1
-      for i = #portions - 1, 1, -2 do
-        if portions[i + 1] >= taken_at then
-          own = i
-          break
-        end
-      end
-      portions[own] = math.max(portions[own] - micro, 0)
-    end
-    return portions, portions[2] + pace - now
+  local taken_at = math.max(stored[2], now) - held_for
+  local portions = as_of(stored, kind, pace)
+  if kind == DRAINS then
+    portions[1] = math.max(portions[1] - math.max(micro - held_for * pace, 0), 0)
+    return portions, math.max(portions[2] - now, 0) + math.ceil(portions[1] / pace)
   end
-  local level = sum(portions)
   if kind == FIXED then
-    if taken_at >= level[2] then
-      level[1] = math.max(level[1] - micro, 0)
+    if taken_at >= portions[2] then
+      portions[1] = math.max(portions[1] - micro, 0)
     end
-    return level, level[2] + pace - now
+  elseif now - taken_at < pace then
+    local own = 1
+    for i = #portions - 1, 1, -2 do
+      if portions[i + 1] >= taken_at then
+        own = i
+        break
+      end
+    end
+    portions[own] = math.max(portions[own] - micro, 0)
   end
-  if now > level[2] then
-    level[1], level[2] = math.max(level[1] - (now - level[2]) * pace, 0), now
-  end
-  level[1] = math.max(level[1] - math.max(micro - held_for * pace, 0), 0)
-  return level, math.max(level[2] - now, 0) + math.ceil(level[1] / pace)
+  return portions, portions[2] + pace - now
 end
 
 for place, key in ipairs(KEYS) do
@@ -82,12 +44,7 @@ for place, key in ipairs(KEYS) do
   else
     local stored = read(key)
     if stored then
-      local portions, expiry = without(stored, kind, pace, amount * MICRO, held_for)
-      local text = {}
-      for i = 1, #portions, 2 do
-        text[#text + 1] = string.format('%.0f:%.0f', portions[i], portions[i + 1])
-      end
-      redis.call('SET', key, table.concat(text, ','), 'PX', string.format('%.0f', expiry + SLACK_MS))
+      write(key, without(stored, kind, pace, amount * MICRO, held_for))
     end
   end
 end

@@ -10,11 +10,6 @@
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 0 }
 end
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
 local arg = 3
 for place = 2, #KEYS do
   local key, keep, slots = KEYS[place], ARGV[arg], tonumber(ARGV[arg + 1])

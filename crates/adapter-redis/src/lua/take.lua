@@ -24,24 +24,12 @@
 -- is right, and a difference is formed only of exact numbers. A quotient of integers below 2^53 never rounds up to
 -- the next integer, so ceil is exact.
 
-local MICRO = 1000000
--- A bucket outlives its last drop by this, so that its time still holds when the clock steps back.
-local SLACK_MS = 60000
-local DRAINS, FIXED, SLIDING, SLOTS = 1, 2, 3, 4
 -- Added to a kind of which slices are lent; the reasons are at BucketRule::lends.
 local LENT = 10
 -- domain::bucket::LEASE_MS
 local LEASE_MS = 100
 -- Of the room that is left, one process is lent this part at most; and nothing if that is less than so many requests.
 local LENT_PART, LENT_REQUESTS = 8, 8
--- domain::bucket::level::PARTS
-local PARTS = 20
-
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
 
 -- Per place: the newest portion, and the earlier ones as {micro-tokens, ms, ...}.
 local micros, times, earlier, present = {}, {}, {}, {}
@@ -143,20 +131,20 @@ local function slot_wait(key, capacity, id)
   return running, wait
 end
 
+local function last_deadline(key)
+  return tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
+end
+
 -- Slots::take; answers the last deadline.
 local function take_slot(key, ttl, id)
   if id ~= '' then
     redis.call('ZADD', key, 'NX', string.format('%.0f', now + math.max(ttl, 1)), id)
   end
-  local last = tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
+  local last = last_deadline(key)
   if id ~= '' then
     redis.call('PEXPIRE', key, string.format('%.0f', last - now + SLACK_MS))
   end
   return last
-end
-
-local function last_deadline(key)
-  return tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or now)
 end
 
 -- Arguments of a bucket.
