@@ -98,21 +98,18 @@ impl Stage {
         let takes = takes(&callers(installation, &process).await?)?;
         let to_bare = Rc::new(takes.iter().map(|take| take.to("/take")).collect());
         let checks = Rc::new(checks()?);
-        let start = async |contender: Contender, requests: &Rc<Vec<Prepared>>| {
+        let start = |contender: Contender, requests: &Rc<Vec<Prepared>>| {
             let process = contender.start(&plan.servers, &installation.name, &installation.data)?;
-            anyhow::Ok(Endpoint::new(process, Rc::clone(requests)).beside(Meter::of_redis(&plan.servers).await?))
+            anyhow::Ok(Endpoint::new(process, Rc::clone(requests)))
         };
+        let redis = async || Meter::of_redis(&plan.servers).await;
         Ok(Self {
-            weir: Endpoint::new(process, Rc::new(takes)).beside(Meter::of_redis(&plan.servers).await?),
-            bare: start(Contender::Bare, &to_bare).await?,
-            library: start(Contender::Library, &checks).await?,
-            limitador: start(Contender::Limitador, &checks).await?,
-            leased: Endpoint::new(Contender::Leased.start(&plan.servers, &installation.name, &installation.data)?, Rc::clone(&checks))
-                .beside(Meter::of_redis_cluster(&plan.servers).await?),
-            in_memory: Endpoint::new(
-                Contender::LimitadorInMemory.start(&plan.servers, &installation.name, &installation.data)?,
-                Rc::clone(&checks),
-            ),
+            weir: Endpoint::new(process, Rc::new(takes)).beside(redis().await?),
+            bare: start(Contender::Bare, &to_bare)?.beside(redis().await?),
+            library: start(Contender::Library, &checks)?.beside(redis().await?),
+            limitador: start(Contender::Limitador, &checks)?.beside(redis().await?),
+            leased: start(Contender::Leased, &checks)?.beside(Meter::of_redis_cluster(&plan.servers).await?),
+            in_memory: start(Contender::LimitadorInMemory, &checks)?,
         })
     }
 }
