@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Runs the platform, or some of its roles, in this process.
 ///
 /// Without --role all of them: the gateway, the services, the relay and, where no real provider is configured, the provider stubs.
-/// Prints `weir ready on http://…` once it serves. Ctrl-C (or SIGTERM) finishes what is under way and exits 0.
+/// Prints `weir ready on http://…` once it serves and `/readyz` says so. Ctrl-C (or SIGTERM) finishes what is under way and exits 0.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  weir up\n  weir up --stores distributed --role token-service,outbox-relay --listen 127.0.0.1:8082")]
 pub struct Args {
@@ -49,10 +49,17 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let platform = Platform::start(config, roles).await?;
     let stop = CancellationToken::new();
     let mut serving = tokio::spawn(serve::serve(listener, platform.router(), stop.clone()));
-    announce(address, platform.bootstrap())?;
+    let announced = async {
+        platform.ready().await;
+        match announce(address, platform.bootstrap()) {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
     let early = tokio::select! {
         () = told_to_stop() => None,
         ended = &mut serving => Some(ended),
+        error = announced => return Err(error),
     };
     tracing::info!("stopping: no new requests, finishing those under way");
     stop.cancel();

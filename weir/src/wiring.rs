@@ -84,6 +84,11 @@ impl Platform {
         self.bootstrap.as_ref()
     }
 
+    /// Returns once everything that this process cannot do without has answered.
+    pub async fn ready(&self) {
+        self.health.ready().await;
+    }
+
     /// What the listener serves: the gateway, or the services of a process without one, which then ask for signed identities.
     pub fn router(&self) -> Router {
         let guarded = |router: &Option<Router>, audience| {

@@ -19,6 +19,9 @@ use std::{
 
 /// Longest wait for one answer of a dependency.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a starting process looks whether it is ready, and how often it says what it waits for.
+const READY_POLL: Duration = Duration::from_millis(10);
+const WAITING_NOTE: Duration = Duration::from_secs(5);
 /// Longest reason that is shown, characters.
 const REASON_LIMIT: usize = 200;
 
@@ -102,6 +105,22 @@ impl Health {
             .with_state(self.clone())
     }
 
+    /// Returns once [`Health::report`] says ready. Every 5 s until then the log says what is waited for.
+    pub async fn ready(&self) {
+        let mut noted = Instant::now();
+        loop {
+            let (ready, report) = self.report();
+            if ready {
+                return;
+            }
+            if noted.elapsed() >= WAITING_NOTE {
+                noted = Instant::now();
+                tracing::warn!(dependencies = %report["dependencies"], "not ready yet");
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
     /// Whether every required dependency is up, and the state of each.
     pub fn report(&self) -> (bool, Value) {
         let dependencies = self.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +191,17 @@ mod tests {
         assert_eq!(report["dependencies"]["kafka"]["reason"], "connection refused");
         assert_eq!(report["dependencies"]["kafka"]["ageSeconds"], Value::Null);
         assert_eq!(report["dependencies"]["postgres"]["ageSeconds"], 0);
+    }
+
+    #[tokio::test]
+    async fn a_process_is_not_called_ready_before_the_first_answer_of_what_it_needs() {
+        let health = Health::new();
+        health.dependency("kafka").failed("connection refused");
+        let postgres = health.dependency_required("postgres");
+        let early = tokio::time::timeout(5 * READY_POLL, health.ready()).await;
+        assert!(early.is_err(), "ready without an answer of postgres");
+        postgres.ok();
+        health.ready().await;
     }
 
     #[tokio::test]
