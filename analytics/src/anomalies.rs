@@ -71,7 +71,10 @@ async fn tokens_per_window(
     let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
     let series = match (filter.user, &filter.model) {
-        (Some(user), _) => totals.series(windows, &Dimension::user(user, Some(provider))).await,
+        (Some(user), _) => {
+            let totals = totals.by_payer(windows, provider).await.map_err(store_failed)?;
+            totals.series_of_all(windows, &Dimension::of_user(user, Some(provider))).await
+        }
         (None, Some(model)) => totals.series(windows, &Dimension::model(Some(provider), Some(model))).await,
         (None, None) => totals.series_of_all(windows, &Dimension::models_of(provider)).await,
     };

@@ -54,8 +54,7 @@ impl GroupBy {
     const fn prefix(self) -> &'static str {
         match self {
             Self::Provider | Self::Model => Dimension::MODEL,
-            Self::User => Dimension::USER,
-            Self::Key => Dimension::KEY,
+            Self::User | Self::Key => Dimension::USER,
         }
     }
 
@@ -68,19 +67,9 @@ impl GroupBy {
             (Self::Model, Part::Model { provider, model }) if !provider.is_empty() && !model.is_empty() => {
                 Some(format!("{provider}/{model}"))
             }
-            (Self::User, Part::User { user, .. }) => Some(user.to_owned()),
-            (Self::Key, Part::Key(key)) => Some(key.to_owned()),
+            (Self::User, Part::User { user, .. }) if !user.is_empty() => Some(user.to_owned()),
+            (Self::Key, Part::User { key, .. }) if !key.is_empty() => Some(key.to_owned()),
             _ => None,
-        }
-    }
-
-    fn key_of(self, event: &UsageEvent) -> Option<String> {
-        let fact = &event.event;
-        match self {
-            Self::Provider => fact.provider.as_ref().map(ToString::to_string),
-            Self::Model => Some(format!("{}/{}", fact.provider.as_ref()?, fact.model.as_ref()?)),
-            Self::User => fact.user_id.map(|user| user.to_string()),
-            Self::Key => fact.key_id.map(|key| key.to_string()),
         }
     }
 }
@@ -158,23 +147,19 @@ fn one_of<T: Copy>(field: &str, text: Option<&str>, default: T, allowed: &[(&str
 async fn figures(service: &Service, view: &View, generation: Generation, request: &Request) -> Result<Figures, Problem> {
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
     let windows: Vec<Window> = request.buckets.iter().map(|bucket| bucket.window).collect();
-    let Some(user) = view.user else {
-        let prefix = request.group_by.prefix();
-        // Each counted event is in exactly one cell by model; by user and by key some are in none.
-        if prefix == Dimension::MODEL {
-            let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
-            return Ok(Figures { total: sum(&sums), groups: grouped(sums, request.group_by) });
-        }
-        // Before the groups, so that whatever it holds is in them too.
-        let total = total_of(&totals, request, Dimension::MODEL).await?;
-        let sums = totals.read(&windows, prefix).await.map_err(store_failed)?;
-        return Ok(Figures { total, groups: grouped(sums, request.group_by) });
+    let prefix = match (view.user, request.group_by) {
+        // The models of one user are no dimension of the rollups.
+        (Some(user), GroupBy::Model) => return own_models(service, view, &totals, request, &windows, user).await,
+        (Some(user), _) => Dimension::of_user(user, None),
+        (None, group_by) => group_by.prefix().to_owned(),
     };
-    own_figures(service, view, &totals, request, &windows, user).await
+    // Each counted event is in exactly one cell by model and in one by user and key, so that either add up to the total.
+    let sums = totals.read(&windows, &prefix).await.map_err(store_failed)?;
+    Ok(Figures { total: sum(&sums), groups: grouped(sums, request.group_by) })
 }
 
-/// One member's part of the org.
-async fn own_figures(
+/// One member's part of the org by model, counted from the single events.
+async fn own_models(
     service: &Service,
     view: &View,
     totals: &Totals<'_>,
@@ -182,39 +167,30 @@ async fn own_figures(
     windows: &[Window],
     user: UserId,
 ) -> Result<Figures, Problem> {
-    let own = Dimension::providers_of(user);
-    let (total, groups) = match request.group_by {
-        GroupBy::User | GroupBy::Provider => {
-            let sums = totals.read(windows, &own).await.map_err(store_failed)?;
-            (sum(&sums), grouped(sums, request.group_by))
+    // Before the groups, so that whatever it holds is in them too.
+    let series = totals.series_of_all(&[request.window], &Dimension::of_user(user, None)).await.map_err(store_failed)?;
+    let mut total = CellValue::default();
+    series.iter().for_each(|value| total.add(value));
+    let filter = Filter { user: Some(user), ..Filter::default() };
+    let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
+    for event in raw_events::all(&*service.usage_store, view, &filter, request.window).await? {
+        let counted = !domain::rollup::cells(&event).is_empty();
+        if let Some(model) = model_of(&event).filter(|_| counted) {
+            let bucket = windows.partition_point(|window| window.from <= event.event.occurred_at).saturating_sub(1);
+            groups.entry(model).or_default().entry(bucket).or_default().apply(&event);
         }
-        // Models and keys of one user are no dimension of the rollups.
-        GroupBy::Model | GroupBy::Key => {
-            let total = total_of(totals, request, &own).await?;
-            let filter = Filter { user: Some(user), ..Filter::default() };
-            let mut groups: BTreeMap<String, BTreeMap<usize, CellValue>> = BTreeMap::new();
-            for event in raw_events::all(&*service.usage_store, view, &filter, request.window).await? {
-                let counted = !domain::rollup::cells(&event).is_empty();
-                if let Some(key) = request.group_by.key_of(&event).filter(|_| counted) {
-                    let bucket = windows.partition_point(|window| window.from <= event.event.occurred_at).saturating_sub(1);
-                    groups.entry(key).or_default().entry(bucket).or_default().apply(&event);
-                }
-            }
-            (total, groups)
-        }
-    };
+    }
     Ok(Figures { total, groups })
+}
+
+fn model_of(event: &UsageEvent) -> Option<String> {
+    Some(format!("{}/{}", event.event.provider.as_ref()?, event.event.model.as_ref()?))
 }
 
 fn sum(sums: &Sums) -> CellValue {
     let mut total = CellValue::default();
     sums.values().for_each(|value| total.add(value));
     total
-}
-
-async fn total_of(totals: &Totals<'_>, request: &Request, prefix: &str) -> Result<CellValue, Problem> {
-    let series = totals.series_of_all(&[request.window], prefix).await.map_err(store_failed)?;
-    Ok(series.into_iter().next().unwrap_or_default())
 }
 
 fn grouped(sums: Sums, group_by: GroupBy) -> BTreeMap<String, BTreeMap<usize, CellValue>> {

@@ -2,7 +2,7 @@
 
 use crate::{
     raw_events::Filter,
-    windows::{Window, ceil_minute, end_of_minute},
+    windows::{Window, end_of_minute},
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -133,7 +133,7 @@ pub fn window_of(end: DateTime<Utc>, minutes: i64) -> Window {
 /// Whole minutes around what is asked for. Both ends are instants, or dates in the zone.
 pub fn window(from: Option<&str>, to: Option<&str>, zone: Tz, now: DateTime<Utc>, default: TimeDelta) -> Result<Window, Problem> {
     let to = match to {
-        Some(text) => ceil_minute(moment("to", text, zone)?),
+        Some(text) => Grain::Minute.ceil(moment("to", text, zone)?),
         None => end_of_minute(now),
     };
     let from = match from {

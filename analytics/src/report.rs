@@ -49,18 +49,20 @@ pub async fn report(
 async fn from_rollups(service: &Service, view: &View, provider: &Provider, window: Window) -> Result<Summary, Problem> {
     let generation = service.usage_store.live_generation().await.map_err(store_failed)?;
     let totals = Totals { store: &*service.usage_store, generation, scopes: view.scopes() };
-    let prefix = view.user.map_or_else(|| Dimension::USER.to_owned(), |user| Dimension::user(user, Some(provider)).0);
-    let mut users = BTreeMap::new();
-    for ((_, dimension), value) in totals.read(&[window], &prefix).await.map_err(store_failed)? {
-        if let Some(Part::User { user, provider: with }) = dimension.part()
+    let prefix = view.user.map_or_else(|| Dimension::USER.to_owned(), |user| Dimension::of_user(user, Some(provider)));
+    let by_payer = totals.by_payer(&[window], provider).await.map_err(store_failed)?;
+    let mut users: BTreeMap<String, CellValue> = BTreeMap::new();
+    for ((_, dimension), value) in by_payer.read(&[window], &prefix).await.map_err(store_failed)? {
+        // Some refusals name no user.
+        if let Some(Part::User { user, provider: with, .. }) = dimension.part()
+            && !user.is_empty()
             && with == provider.as_str()
         {
-            users.insert(user.to_owned(), value);
+            users.entry(user.to_owned()).or_default().add(&value);
         }
     }
     let total = match view.user {
         Some(user) => users.get(&user.to_string()).copied().unwrap_or_default(),
-        // Not the sum over the users: some refusals name none.
         None => {
             let series = totals.series_of_all(&[window], &Dimension::models_of(provider)).await.map_err(store_failed)?;
             series.into_iter().next().unwrap_or_default()

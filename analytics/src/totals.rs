@@ -1,15 +1,19 @@
 //! Exact totals of windows, summed from the rollups.
 
 use crate::windows::{Window, merged};
-use domain::rollup::{CellKey, CellValue, Dimension, RollupScope};
+use domain::{
+    ids::Provider,
+    rollup::{CellKey, CellValue, Dimension, Part, RollupScope},
+    time::Grain,
+};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use ports::{
     Result,
     usage_store::{Generation, UsageStore},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Reads under way at once for one query; a platform report asks 64 shards.
+/// Reads under way at once for one query; a platform report asks 64 shards, one by user each payer of the time.
 const READS_IN_FLIGHT: usize = 32;
 
 /// Sums by window and dimension.
@@ -28,7 +32,24 @@ pub struct Totals<'a> {
     pub scopes: Vec<RollupScope>,
 }
 
-impl Totals<'_> {
+impl<'a> Totals<'a> {
+    /// The same usage where it is told by user: the platform's own totals are not, those of its payers are.
+    pub async fn by_payer(&self, windows: &[Window], provider: &Provider) -> Result<Self> {
+        let mut scopes = self.scopes.clone();
+        let platform = scopes.iter().any(|scope| matches!(scope, RollupScope::Platform(_)));
+        if let (true, Some(first), Some(last)) = (platform, windows.first(), windows.last()) {
+            let days = Window { from: Grain::Day.floor(first.from), to: Grain::Day.ceil(last.to) };
+            let cells = self.read(&[days], Dimension::PAYER).await?;
+            let payer = |dimension: &Dimension| match dimension.part()? {
+                Part::Payer { tenant, provider: with } if with == provider.as_str() => Some(RollupScope::Tenant(tenant)),
+                _ => None,
+            };
+            let payers: BTreeSet<RollupScope> = cells.keys().filter_map(|(_, dimension)| payer(dimension)).collect();
+            scopes = payers.into_iter().collect();
+        }
+        Ok(Self { store: self.store, generation: self.generation, scopes })
+    }
+
     /// Of every dimension that begins with the prefix. The windows are in order and do not overlap.
     pub async fn read(&self, windows: &[Window], prefix: &str) -> Result<Sums> {
         let mut reads: Vec<BoxFuture<'_, Result<Cells>>> = Vec::new();

@@ -24,12 +24,6 @@ pub fn end_of_minute(now: DateTime<Utc>) -> DateTime<Utc> {
     Grain::Minute.next(Grain::Minute.floor(now))
 }
 
-/// The first whole minute not before `at`.
-pub fn ceil_minute(at: DateTime<Utc>) -> DateTime<Utc> {
-    let floor = Grain::Minute.floor(at);
-    if floor == at { at } else { Grain::Minute.next(floor) }
-}
-
 impl Window {
     /// The window in as few buckets as possible: minutes and hours at its edges, days inside.
     pub fn segments(self) -> Vec<Segment> {

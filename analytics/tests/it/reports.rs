@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use domain::{
     amount::Tokens,
     event::{EventType, NewEvent},
-    ids::{KeyId, Model, Payer},
+    ids::{KeyId, Model, Payer, Provider},
     money::Cost,
 };
 use serde_json::{Value, json};
@@ -31,6 +31,43 @@ async fn totals_are_no_samples_and_refusals_add_no_tokens() {
     let top = report["topUsers"].as_array().unwrap();
     assert_eq!((top.len(), &top[0]["userId"], &top[0]["totalTokens"]), (5, &json!(users[6]), &json!(1_000 + 857 * 3)));
     assert_eq!((&report["windowStart"], &report["windowEnd"]), (&json!("2026-11-21T11:01:00.000Z"), &json!("2026-11-21T12:00:30.000Z")));
+}
+
+#[tokio::test]
+async fn an_administrator_sees_the_users_of_all_payers_in_windows_of_any_length() {
+    let world = World::new().await;
+    let (boss, both, alone) = (user(), user(), user());
+    let (one, other) = (world.org(boss, &[both]).await, world.org(boss, &[both]).await);
+    let ago = |minutes| noon() - TimeDelta::minutes(minutes);
+    let elsewhere = NewEvent { provider: Some(Provider::parse("qwen").unwrap()), ..settled(Payer::User(user()), user(), 7, ago(1)) };
+    world
+        .used(vec![
+            settled(Payer::Org(one), both, 10, ago(5)),
+            settled(Payer::Org(other), both, 20, ago(4)),
+            settled(Payer::User(alone), alone, 100, ago(3)),
+            // Yesterday, and a month ago.
+            settled(Payer::User(both), both, 1_000, ago(13 * 60)),
+            settled(Payer::Org(one), boss, 5_000, ago(31 * 24 * 60)),
+            elsewhere,
+        ])
+        .await;
+    let users = |report: &Value| -> Vec<(String, i64)> {
+        let top = report["topUsers"].as_array().unwrap().iter();
+        top.map(|top| (top["userId"].as_str().unwrap().to_owned(), top["totalTokens"].as_i64().unwrap())).collect()
+    };
+    let [boss, both, alone] = [boss, both, alone].map(|user| user.to_string());
+    let hour = world.get(&admin(), "report?provider=openai").await.expect(200);
+    assert_eq!((&hour["totalTokens"], &hour["uniqueUsers"]), (&json!(130), &json!(2)));
+    assert_eq!(users(&hour), [(alone.clone(), 100), (both.clone(), 30)]);
+    let day = world.get(&admin(), "report?provider=openai&windowMinutes=1440").await.expect(200);
+    assert_eq!(users(&day), [(both.clone(), 1_030), (alone.clone(), 100)]);
+    let long = world.get(&admin(), "report?provider=openai&from=2026-10-01&to=2026-11-22").await.expect(200);
+    assert_eq!(users(&long), [(boss, 5_000), (both.clone(), 1_030), (alone, 100)]);
+    let of_one = world.get(&admin(), &format!("report?provider=openai&windowMinutes=1440&userId={both}")).await.expect(200);
+    assert_eq!((&of_one["totalTokens"], &of_one["uniqueUsers"]), (&json!(1_030), &json!(1)));
+    let windows = format!("anomalies?provider=openai&userId={both}&windowMinutes=60&baselineWindows=13");
+    let spike = world.get(&admin(), &windows).await.expect(200);
+    assert_eq!((&spike["currentTokens"], &spike["baselineAverageTokens"]), (&json!(30), &json!(1_000.0 / 13.0)));
 }
 
 #[tokio::test]

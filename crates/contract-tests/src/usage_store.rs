@@ -231,20 +231,27 @@ pub async fn a_prefix_finds_its_dimensions_and_no_others(store: &dyn UsageStore)
     let scope = RollupScope::Tenant(payer.tenant());
     store.write(generation, &[flush(&[settled(payer, 1, noon())], 0, 1)]).await.expect("a write");
     let mut found = BTreeMap::new();
-    for prefix in
-        ["model:", "model:openai/", "model:openai/gpt-4", "model:qwen/", "user:", "user:00000000-0000-0000-0000-000000000007/", "key:", ""]
-    {
+    for prefix in [
+        "model:",
+        "model:openai/",
+        "model:openai/gpt-4",
+        "model:qwen/",
+        "user:",
+        "user:00000000-0000-0000-0000-000000000007/",
+        "payer:",
+        "",
+    ] {
         let cells = store.cells(generation, &scope, Grain::Hour, noon(), noon() + TimeDelta::hours(1), prefix).await.expect("cells");
         assert!(cells.iter().all(|(key, value)| key.dimension.0.starts_with(prefix) && value.tokens == 10), "{prefix}");
         found.insert(prefix, cells.len());
     }
     let expected = [
-        ("", 3),
-        ("key:", 1),
+        ("", 2),
         ("model:", 1),
         ("model:openai/", 1),
         ("model:openai/gpt-4", 1),
         ("model:qwen/", 0),
+        ("payer:", 0),
         ("user:", 1),
         ("user:00000000-0000-0000-0000-000000000007/", 1),
     ];

@@ -7,39 +7,53 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use uuid::Uuid;
 
 /// What a cell is a total of, inside its tenant and bucket.
 ///
-/// A counted event is in exactly one cell by model, in one by user when it names one, and in one by key. Everything else a report shows
-/// is a sum of these: an org or a provider over its models, a user over the providers. Fewer cells are fewer writes for every event.
+/// Of its tenant a counted event is in exactly one cell by model and in one by user, provider and key. Everything else a report shows is a
+/// sum of these: an org or a provider over its models, a user or a key over what else stands in the address. Of the platform it is in one
+/// by model, and for each day in one by payer: whose cells to read for what the platform's own do not tell. Fewer cells are fewer writes for
+/// every event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Dimension(pub String);
 
-/// A dimension in its parts; an event that names no provider or no model counts under the empty name.
+/// A dimension in its parts; an event that names no provider, model, user or key counts under the empty name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     Model { provider: &'a str, model: &'a str },
-    User { user: &'a str, provider: &'a str },
-    Key(&'a str),
+    User { user: &'a str, provider: &'a str, key: &'a str },
+    Payer { tenant: Uuid, provider: &'a str },
 }
 
 impl Dimension {
     pub const MODEL: &'static str = "model:";
     pub const USER: &'static str = "user:";
-    pub const KEY: &'static str = "key:";
+    pub const PAYER: &'static str = "payer:";
 
     pub fn model(provider: Option<&Provider>, model: Option<&Model>) -> Self {
         let (provider, model) = (provider.map_or("", Provider::as_str), model.map_or("", Model::as_str));
         Self(format!("{}{provider}/{model}", Self::MODEL))
     }
 
-    pub fn user(user: UserId, provider: Option<&Provider>) -> Self {
-        Self(format!("{}{user}/{}", Self::USER, provider.map_or("", Provider::as_str)))
+    pub fn user(user: Option<UserId>, provider: Option<&Provider>, key: Option<KeyId>) -> Self {
+        let mut text = String::with_capacity(96);
+        // Into a string: it cannot fail.
+        let _ = match user {
+            Some(user) => write!(text, "{}{user}/", Self::USER),
+            None => write!(text, "{}/", Self::USER),
+        };
+        let _ = write!(text, "{}/", provider.map_or("", Provider::as_str));
+        if let Some(key) = key {
+            let _ = write!(text, "{key}");
+        }
+        Self(text)
     }
 
-    pub fn key(key: KeyId) -> Self {
-        Self(format!("{}{key}", Self::KEY))
+    pub fn payer(tenant: Uuid, provider: Option<&Provider>) -> Self {
+        Self(format!("{}{tenant}/{}", Self::PAYER, provider.map_or("", Provider::as_str)))
     }
 
     /// What the dimensions of all models of a provider begin with; no provider's name contains the slash.
@@ -47,9 +61,9 @@ impl Dimension {
         format!("{}{provider}/", Self::MODEL)
     }
 
-    /// What the dimensions of a user with all providers begin with.
-    pub fn providers_of(user: UserId) -> String {
-        format!("{}{user}/", Self::USER)
+    /// What the dimensions of a user begin with: all, or those with one provider.
+    pub fn of_user(user: UserId, provider: Option<&Provider>) -> String {
+        provider.map_or_else(|| format!("{}{user}/", Self::USER), |provider| format!("{}{user}/{provider}/", Self::USER))
     }
 
     /// `None` for a text that no event makes.
@@ -60,10 +74,12 @@ impl Dimension {
             return Some(Part::Model { provider, model });
         }
         if let Some(name) = text.strip_prefix(Self::USER) {
-            let (user, provider) = name.split_once('/')?;
-            return Some(Part::User { user, provider });
+            let (user, rest) = name.split_once('/')?;
+            let (provider, key) = rest.split_once('/')?;
+            return Some(Part::User { user, provider, key });
         }
-        text.strip_prefix(Self::KEY).map(Part::Key)
+        let (tenant, provider) = text.strip_prefix(Self::PAYER)?.split_once('/')?;
+        Some(Part::Payer { tenant: tenant.parse().ok()?, provider })
     }
 }
 
@@ -71,7 +87,7 @@ impl Dimension {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RollupScope {
     /// One payer.
-    Tenant(uuid::Uuid),
+    Tenant(Uuid),
     /// All payers of one shard; the platform's total is the sum over the shards, so no partition is written by everyone.
     Platform(crate::ids::Shard),
 }
@@ -157,26 +173,21 @@ pub fn cells(event: &UsageEvent) -> Vec<CellKey> {
         return Vec::new();
     }
     let shard = event.shard();
-    let tenant = RollupScope::Tenant(event.event.payer.tenant());
-    let platform = RollupScope::Platform(shard);
     let event = &event.event;
-    let mut dimensions = vec![Dimension::model(event.provider.as_ref(), event.model.as_ref())];
-    dimensions.extend(event.user_id.map(|user| Dimension::user(user, event.provider.as_ref())));
-    let key = event.key_id.map(Dimension::key);
-    let mut cells = Vec::with_capacity(Grain::STORED.len() * (2 * dimensions.len() + 1));
-    for grain in Grain::STORED {
-        let bucket = grain.floor(event.occurred_at);
-        let cell = |scope: &RollupScope, dimension: &Dimension| CellKey {
-            scope: scope.clone(),
-            grain,
-            bucket,
-            dimension: dimension.clone(),
-            shard,
-        };
-        // The platform's totals know no keys: nobody asks for one without its owner.
-        cells.extend(dimensions.iter().flat_map(|dimension| [cell(&tenant, dimension), cell(&platform, dimension)]));
-        cells.extend(key.iter().map(|dimension| cell(&tenant, dimension)));
-    }
+    let (payer, provider) = (event.payer.tenant(), event.provider.as_ref());
+    let (tenant, platform) = (RollupScope::Tenant(payer), RollupScope::Platform(shard));
+    let by_model = Dimension::model(provider, event.model.as_ref());
+    let by_user = Dimension::user(event.user_id, provider, event.key_id);
+    let cell = |scope: &RollupScope, grain: Grain, dimension: &Dimension| CellKey {
+        scope: scope.clone(),
+        grain,
+        bucket: grain.floor(event.occurred_at),
+        dimension: dimension.clone(),
+        shard,
+    };
+    let of_grain = |grain| [cell(&tenant, grain, &by_model), cell(&tenant, grain, &by_user), cell(&platform, grain, &by_model)];
+    let mut cells: Vec<CellKey> = Grain::STORED.into_iter().flat_map(of_grain).collect();
+    cells.push(cell(&platform, Grain::Day, &Dimension::payer(payer, provider)));
     cells
 }
 
@@ -186,4 +197,68 @@ pub fn digest(event: &UsageEvent) -> u64 {
     bytes[..16].copy_from_slice(event.event.id.0.as_bytes());
     bytes[16..].copy_from_slice(&event.event.tokens.get().to_be_bytes());
     xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        amount::Tokens,
+        charge::Metadata,
+        event::NewEvent,
+        ids::{EventId, OrgId, Payer},
+    };
+
+    fn event(user: Option<UserId>, key: Option<KeyId>) -> UsageEvent {
+        let occurred_at = "2026-11-21T12:34:56Z".parse().unwrap();
+        let event = NewEvent {
+            id: EventId(Uuid::from_u128(1)),
+            kind: EventType::ChargeSettled,
+            payer: Payer::Org(OrgId(Uuid::from_u128(2))),
+            user_id: user,
+            key_id: key,
+            provider: Some(Provider::parse("openai").unwrap()),
+            model: Some(Model::parse("org/gpt-4o").unwrap()),
+            charge_id: None,
+            tokens: Tokens::new(5).unwrap(),
+            count: 1,
+            cost: None,
+            reason: None,
+            occurred_at,
+            metadata: Metadata::default(),
+        };
+        UsageEvent { event, seq: 1, epoch: 1, recorded_at: occurred_at }
+    }
+
+    #[test]
+    fn a_counted_event_is_in_one_cell_by_model_and_one_by_user_and_key_whether_it_names_them_or_not() {
+        let (user, key) = (UserId(Uuid::from_u128(3)), KeyId(Uuid::from_u128(4)));
+        for (user, key) in [(Some(user), Some(key)), (Some(user), None), (None, Some(key)), (None, None)] {
+            let cells = cells(&event(user, key));
+            let (tenant, platform): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| matches!(cell.scope, RollupScope::Tenant(_)));
+            for grain in Grain::STORED {
+                let parts: Vec<_> = tenant.iter().filter(|cell| cell.grain == grain).map(|cell| cell.dimension.part().unwrap()).collect();
+                let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
+                let (user, key) = (text(user.map(|user| user.0)), text(key.map(|key| key.0)));
+                let expected =
+                    [Part::Model { provider: "openai", model: "org/gpt-4o" }, Part::User { user: &user, provider: "openai", key: &key }];
+                assert_eq!(parts, expected);
+            }
+            assert_eq!(tenant.len(), 2 * Grain::STORED.len());
+            let payer = Part::Payer { tenant: Uuid::from_u128(2), provider: "openai" };
+            let payers: Vec<_> = platform.iter().filter(|cell| cell.dimension.part() == Some(payer)).collect();
+            assert_eq!((payers.len(), payers[0].grain, platform.len()), (1, Grain::Day, 1 + Grain::STORED.len()));
+        }
+    }
+
+    #[test]
+    fn what_the_dimensions_of_a_user_begin_with_is_no_part_of_another_users() {
+        let (one, openai) = (UserId(Uuid::from_u128(3)), Provider::parse("openai").unwrap());
+        let dimension = Dimension::user(Some(one), Some(&openai), None).0;
+        assert!(dimension.starts_with(&Dimension::of_user(one, None)) && dimension.starts_with(&Dimension::of_user(one, Some(&openai))));
+        let longer = Provider::parse("openai-eu").unwrap();
+        assert!(!Dimension::user(Some(one), Some(&longer), None).0.starts_with(&Dimension::of_user(one, Some(&openai))));
+        assert!(!Dimension::user(None, Some(&openai), None).0.starts_with(&Dimension::of_user(one, None)));
+        assert_eq!(Dimension("user:broken".into()).part(), None);
+    }
 }

@@ -109,6 +109,12 @@ impl Grain {
         }
     }
 
+    /// Start of the first bucket that is not before `at`.
+    pub fn ceil(self, at: DateTime<Utc>) -> DateTime<Utc> {
+        let floor = self.floor(at);
+        if floor == at { at } else { self.next(floor) }
+    }
+
     /// Start of the bucket after the one that starts at `bucket`.
     pub fn next(self, bucket: DateTime<Utc>) -> DateTime<Utc> {
         match self {

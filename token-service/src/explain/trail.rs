@@ -151,7 +151,7 @@ impl Shown {
         match (&cell.scope, self.sight) {
             (RollupScope::Platform(_), _) => self.platform,
             (RollupScope::Tenant(_), Some(Sight::Everything)) => true,
-            (RollupScope::Tenant(_), Some(Sight::Own(user))) => cell.dimension.0.starts_with(&Dimension::providers_of(user)),
+            (RollupScope::Tenant(_), Some(Sight::Own(user))) => cell.dimension.0.starts_with(&Dimension::of_user(user, None)),
             (RollupScope::Tenant(_), None) => false,
         }
     }
