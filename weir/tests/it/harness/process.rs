@@ -3,7 +3,6 @@
 use super::{ADMIN_KEY, Client, World};
 use std::{
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -13,10 +12,8 @@ use uuid::Uuid;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// An address that was free a moment ago.
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", own_redis::free_port())
 }
 
 /// How a process is started: its roles, its settings, its stores.
