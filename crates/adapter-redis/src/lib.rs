@@ -17,6 +17,7 @@ mod servers;
 mod slices;
 mod store;
 mod takes;
+mod together;
 
 #[cfg(test)]
 mod tests;

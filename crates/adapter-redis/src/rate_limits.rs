@@ -2,6 +2,7 @@
 
 use crate::{
     arguments::Coder, clock::LocalClock, connection::ConnectError, presence::Presence, servers::Servers, slices::Slices, store::Store,
+    together::Together,
 };
 use async_trait::async_trait;
 use domain::{
@@ -21,6 +22,8 @@ use tokio::{task::AbortHandle, time::sleep};
 /// Buckets of all processes that use the same servers and prefix.
 pub struct RedisRateLimits {
     store: Arc<Store>,
+    /// Of one server; in a Cluster each request goes by itself to the places of its buckets.
+    together: Option<Together>,
     presence: OnceLock<Presence>,
     returner: AbortHandle,
 }
@@ -54,7 +57,8 @@ impl RedisRateLimits {
         let coder = Coder { prefix: prefix.to_owned(), divided: servers.divided(), clock };
         let store = Arc::new(Store { servers, coder, slices });
         let returner = tokio::spawn(return_what_is_left(Arc::clone(&store))).abort_handle();
-        let limits = Self { store, presence: OnceLock::new(), returner };
+        let together = (!store.servers.divided()).then(|| Together::over(Arc::clone(&store), budget));
+        let limits = Self { store, together, presence: OnceLock::new(), returner };
         // The first request should not pay for the first connection.
         if let Err(error) = limits.ping().await {
             tracing::warn!(%error, "redis does not answer yet");
@@ -87,7 +91,10 @@ async fn return_what_is_left(store: Arc<Store>) {
 #[async_trait]
 impl RateLimits for RedisRateLimits {
     async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
-        self.store.take(requests).await
+        match (&self.together, requests) {
+            (Some(together), [take]) if !take.buckets.is_empty() => Ok(vec![together.take(take.clone()).await?]),
+            _ => self.store.take(requests).await,
+        }
     }
 
     async fn fill(&self, requests: &[Take]) -> Result<()> {
