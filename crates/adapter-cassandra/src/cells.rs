@@ -14,37 +14,32 @@ use ports::{
 use scylla::{DeserializeRow, SerializeRow};
 use std::collections::HashMap;
 
-/// The partition of a cell: `(scope, grain, span)` inside its generation.
+/// The partition of a cell: `(scope, span)` inside its generation.
 pub struct CellPartition {
     scope: String,
-    grain: &'static str,
     span: String,
 }
 
 impl CellPartition {
     fn of(key: &CellKey) -> Self {
-        Self { scope: key.scope.as_text(), grain: key.grain.as_str(), span: key.grain.span(key.bucket) }
+        Self { scope: key.scope.as_text(), span: key.grain.span(key.bucket) }
     }
 
-    pub fn columns(&self) -> (&str, &'static str, &str) {
-        (&self.scope, self.grain, &self.span)
+    pub fn columns(&self) -> (&str, &str) {
+        (&self.scope, &self.span)
     }
 }
 
-/// What tells partitions apart without making their texts: scope, grain, year, and the month or day in it.
-type Address<'a> = (&'a RollupScope, Grain, i32, u32);
+/// What tells partitions apart without making their texts: scope, year, month, and of minutes the day.
+type Address<'a> = (&'a RollupScope, i32, u32, u32);
 
 /// Groups by partition. A flush has ten thousands of cells, so the partition's texts are made once for each, not for each cell.
 pub fn by_partition<'a, T>(items: impl Iterator<Item = T>, key_of: impl Fn(&T) -> &'a CellKey) -> Vec<(CellPartition, Vec<T>)> {
     let mut partitions: HashMap<Address<'a>, (CellPartition, Vec<T>)> = HashMap::new();
     for item in items {
         let key = key_of(&item);
-        let day = match key.grain {
-            Grain::Minute => key.bucket.ordinal(),
-            Grain::Hour => key.bucket.month(),
-            Grain::Day | Grain::Month => 0,
-        };
-        let partition = partitions.entry((&key.scope, key.grain, key.bucket.year(), day));
+        let day = if key.grain == Grain::Minute { key.bucket.day() } else { 0 };
+        let partition = partitions.entry((&key.scope, key.bucket.year(), key.bucket.month(), day));
         partition.or_insert_with(|| (CellPartition::of(key), Vec::new())).1.push(item);
     }
     partitions.into_values().collect()
@@ -56,8 +51,8 @@ pub fn by_partition<'a, T>(items: impl Iterator<Item = T>, key_of: impl Fn(&T) -
 pub struct CellRow<'a> {
     generation: i32,
     scope: &'a str,
-    grain: &'static str,
     span: &'a str,
+    grain: &'static str,
     dimension: &'a str,
     bucket: DateTime<Utc>,
     shard: i8,
@@ -72,12 +67,12 @@ pub struct CellRow<'a> {
 
 impl<'a> CellRow<'a> {
     pub fn of(generation: Generation, partition: &'a CellPartition, key: &'a CellKey, value: &CellValue) -> Self {
-        let (scope, grain, span) = partition.columns();
+        let (scope, span) = partition.columns();
         Self {
             generation: generation.id,
             scope,
-            grain,
             span,
+            grain: key.grain.as_str(),
             dimension: &key.dimension.0,
             bucket: key.bucket,
             shard: shard_column(key.shard),
@@ -95,6 +90,7 @@ impl<'a> CellRow<'a> {
 /// Columns of the `select_cells_….cql`.
 #[derive(DeserializeRow)]
 pub struct StoredCell {
+    grain: String,
     dimension: String,
     bucket: DateTime<Utc>,
     shard: i8,
@@ -107,10 +103,10 @@ pub struct StoredCell {
 }
 
 impl StoredCell {
-    pub fn into_cell(self, scope: &RollupScope, grain: Grain) -> Result<(CellKey, CellValue)> {
+    pub fn into_cell(self, scope: &RollupScope) -> Result<(CellKey, CellValue)> {
         let key = CellKey {
             scope: scope.clone(),
-            grain,
+            grain: Grain::parse(&self.grain).ok_or_else(|| corrupt(format!("totals of the grain {:?}", self.grain)))?,
             bucket: self.bucket,
             dimension: Dimension(self.dimension),
             shard: shard_of_column(self.shard)?,
@@ -198,9 +194,8 @@ mod tests {
         let partitions = by_partition(keys.iter(), |key| key);
         let mut seen = BTreeSet::new();
         for (partition, members) in &partitions {
-            let (scope, grain, span) = partition.columns();
-            assert!(seen.insert((scope, grain, span)), "one partition in two groups");
-            assert!(members.iter().all(|key| CellPartition::of(key).columns() == (scope, grain, span)));
+            assert!(seen.insert(partition.columns()), "one partition in two groups");
+            assert!(members.iter().all(|key| CellPartition::of(key).columns() == partition.columns()));
         }
         assert_eq!(partitions.iter().map(|(_, members)| members.len()).sum::<usize>(), keys.len());
     }

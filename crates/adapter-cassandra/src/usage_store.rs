@@ -87,10 +87,10 @@ impl UsageStore for Cassandra {
         let behind_prefix = format!("{dimension_prefix}{}", char::MAX);
         let mut reads: Vec<BoxFuture<'_, Result<Vec<StoredCell>>>> = Vec::new();
         for span in grain.spans(from, to) {
-            let values = (generation.id, &scope_text, grain.as_str(), span, dimension_prefix, &behind_prefix, from, to);
+            let values = (generation.id, &scope_text, span, grain.as_str(), dimension_prefix, &behind_prefix, from, to);
             reads.push(self.rows(&statements.select_cells_by_prefix, values).boxed());
         }
-        gather(reads).await?.into_iter().flatten().map(|row| row.into_cell(scope, grain)).collect()
+        gather(reads).await?.into_iter().flatten().map(|row| row.into_cell(scope)).collect()
     }
 
     async fn raw(&self, scope: &RawScope, from: DateTime<Utc>, to: DateTime<Utc>, limit: u32) -> Result<Vec<UsageEvent>> {
@@ -242,12 +242,12 @@ impl Cassandra {
     ) -> Result<Vec<(CellKey, CellValue)>> {
         let Some(first) = keys.first() else { return Ok(Vec::new()) };
         let (_, statements) = self.prepared().await?;
-        let addresses: Vec<(&str, DateTime<Utc>, i8)> =
-            keys.iter().map(|key| (key.dimension.0.as_str(), key.bucket, shard_column(key.shard))).collect();
-        let (scope, grain, span) = partition.columns();
-        let values = (generation.id, scope, grain, span, addresses);
+        let addresses: Vec<(&str, &str, DateTime<Utc>, i8)> =
+            keys.iter().map(|key| (key.grain.as_str(), key.dimension.0.as_str(), key.bucket, shard_column(key.shard))).collect();
+        let (scope, span) = partition.columns();
+        let values = (generation.id, scope, span, addresses);
         let rows: Vec<StoredCell> = self.rows(&statements.select_cells_by_key, values).await?;
-        rows.into_iter().map(|row| row.into_cell(&first.scope, first.grain)).collect()
+        rows.into_iter().map(|row| row.into_cell(&first.scope)).collect()
     }
 
     async fn rows<Row>(&self, statement: &PreparedStatement, values: impl SerializeRow + Send) -> Result<Vec<Row>>

@@ -163,11 +163,7 @@ fn partition(grain: Grain, at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) 
     let month = date.with_day(1).unwrap_or(date);
     let (first, end) = match grain {
         Grain::Minute => (date, date + Days::new(1)),
-        Grain::Hour => (month, month + Months::new(1)),
-        Grain::Day | Grain::Month => {
-            let year = month.with_month(1).unwrap_or(month);
-            (year, year + Months::new(12))
-        }
+        Grain::Hour | Grain::Day | Grain::Month => (month, month + Months::new(1)),
     };
     (first.and_time(NaiveTime::MIN).and_utc(), end.and_time(NaiveTime::MIN).and_utc())
 }

@@ -129,8 +129,7 @@ impl Grain {
     pub fn span(self, at: DateTime<Utc>) -> String {
         match self {
             Self::Minute => at.format("%Y-%m-%d").to_string(),
-            Self::Hour => at.format("%Y-%m").to_string(),
-            Self::Day | Self::Month => at.format("%Y").to_string(),
+            Self::Hour | Self::Day | Self::Month => at.format("%Y-%m").to_string(),
         }
     }
 
@@ -138,8 +137,7 @@ impl Grain {
     pub fn spans(self, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<String> {
         let step = match self {
             Self::Minute => Self::Day,
-            Self::Hour => Self::Month,
-            Self::Day | Self::Month => Self::Month,
+            Self::Hour | Self::Day | Self::Month => Self::Month,
         };
         let mut spans = Vec::new();
         let mut at = step.floor(from);
@@ -200,7 +198,7 @@ mod tests {
     #[test]
     fn spans_cover_a_range_without_gaps() {
         assert_eq!(Grain::Minute.spans(at("2026-01-31T23:59:00Z"), at("2026-02-01T00:01:00Z")), ["2026-01-31", "2026-02-01"]);
-        assert_eq!(Grain::Day.spans(at("2025-12-31T00:00:00Z"), at("2026-01-02T00:00:00Z")), ["2025", "2026"]);
+        assert_eq!(Grain::Day.spans(at("2025-12-31T00:00:00Z"), at("2026-01-02T00:00:00Z")), ["2025-12", "2026-01"]);
         assert!(Grain::Hour.spans(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z")).is_empty());
     }
 }
