@@ -1,5 +1,6 @@
 //! One owned shard: how far it is read, what is in flight, what is acknowledged without a gap, and what is marked.
 
+use domain::defect::{Defect, is_back};
 use futures::future::AbortHandle;
 use ports::outbox::{OutboxRow, ShardLease};
 use std::{collections::VecDeque, time::Duration};
@@ -98,13 +99,18 @@ impl Cursor {
     /// Forgets what is in flight and goes on behind the acknowledged prefix, after a pause that grows while nothing succeeds.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.runs.clear();
-        self.read_through = self.acknowledged_through;
+        if !is_back(Defect::FailedRunSkipped) {
+            self.read_through = self.acknowledged_through;
+        }
         self.paused_until = Some(now + FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE));
         self.failures += 1;
     }
 
     /// What may be marked and is not yet.
     pub(crate) fn mark(&self) -> Option<(ShardLease, i64)> {
+        if is_back(Defect::MarkedBeforeAcknowledged) {
+            return (self.read_through > self.marked_through).then_some((self.lease, self.read_through));
+        }
         (self.acknowledged_through > self.marked_through).then_some((self.lease, self.acknowledged_through))
     }
 

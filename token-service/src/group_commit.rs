@@ -5,6 +5,7 @@
 //! store that is away holds up the others.
 
 use crate::unknown_outcome::{self, Batch};
+use domain::defect::{Defect, is_back};
 use futures::future::join_all;
 use ports::{
     StoreError,
@@ -236,6 +237,10 @@ impl Committer {
         match applied {
             Ok(answers) => batch.deliver(answers),
             Err(StoreError::Corrupt { .. }) if batch.len() > 1 => return batch.halves(),
+            Err(error @ StoreError::OutcomeUnknown { .. }) if is_back(Defect::UnknownTakenForFailure) => {
+                batch.fail(&WriteError::Unavailable { store: error.store() });
+                return Vec::new();
+            }
             Err(error @ StoreError::OutcomeUnknown { .. }) => {
                 self.note(store, Some(&error));
                 // By itself, so that the writer goes on; whoever waits for these answers keeps the process from stopping.

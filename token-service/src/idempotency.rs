@@ -2,7 +2,10 @@
 
 use crate::{error, service::Service};
 use axum::http::HeaderMap;
-use domain::access::Caller;
+use domain::{
+    access::Caller,
+    defect::{Defect, is_back},
+};
 use ports::ledger::{Claim, Idempotency, IdempotencyKey, StoredAnswer};
 use serde::Serialize;
 use service_kit::problem::Problem;
@@ -51,7 +54,7 @@ impl Keyed {
 
 /// The request under its key, if it has one.
 pub fn keyed(headers: &HeaderMap, caller: &Caller, endpoint: &str, body: &impl Serialize) -> Result<Option<Keyed>, Problem> {
-    let Some(key) = ::idempotency::of(headers)? else { return Ok(None) };
+    let Some(key) = ::idempotency::of(headers)?.filter(|_| !is_back(Defect::KeyIgnored)) else { return Ok(None) };
     Keyed::new(format!("{}|{endpoint}", caller.principal()), key, body).map(Some)
 }
 

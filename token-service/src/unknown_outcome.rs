@@ -5,6 +5,7 @@
 
 use crate::group_commit::{Committer, Job, WriteError, Written};
 use domain::{
+    defect::{Defect, is_back},
     ids::Shard,
     ledger::{Command, Outcome},
 };
@@ -65,7 +66,10 @@ impl Batch {
         of_store.into_values().collect()
     }
 
-    pub fn deliver(self, answers: Vec<LedgerAnswer>) {
+    pub fn deliver(self, mut answers: Vec<LedgerAnswer>) {
+        if is_back(Defect::AnswersMixedUp) {
+            answers.reverse();
+        }
         self.waiting.into_iter().zip(answers).for_each(|(waiting, answer)| drop(waiting.send(Ok(answer))));
     }
 

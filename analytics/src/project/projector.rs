@@ -8,7 +8,12 @@ use super::{
     shard::{Accepted, Gap, Place, ShardProgress, Untouched},
     trace,
 };
-use domain::{ids::Shard, rollup::CellKey, trace_parent::TraceParent};
+use domain::{
+    defect::{Defect, is_back},
+    ids::Shard,
+    rollup::CellKey,
+    trace_parent::TraceParent,
+};
 use ports::{
     Result,
     event_log::{DeadLetter, LogRecord},
@@ -109,7 +114,8 @@ impl Projector {
                     self.missing(shard, Gap { proven_through: event.seq - 1, claimed_through: 0 }).await;
                 }
                 let Some(progress) = self.shards.get_mut(&shard) else { return };
-                match (&mut progress.gap, progress.state.last_seq + 1 == event.seq) {
+                let is_next = progress.place(event.seq) == Place::Next;
+                match (&mut progress.gap, is_next) {
                     // The outbox holds it too; it is read from there once the numbers before it are.
                     (Some(gap), _) => gap.proven_through = gap.proven_through.max(event.seq),
                     (None, true) => {
@@ -169,7 +175,7 @@ impl Projector {
     /// The relay says what the log has acknowledged. A shard that stands below that, and stood there at the last check, lacks the end
     /// of its log: no later record will reveal it.
     pub async fn check_tails(&mut self, heads: &[ShardHead]) -> Result<()> {
-        for head in heads {
+        for head in heads.iter().filter(|_| !is_back(Defect::TailsNotChecked)) {
             let Some(progress) = self.shards.get_mut(&head.shard) else { continue };
             let stands = progress.state.last_seq;
             let stood = progress.stood_at.replace(stands);
@@ -309,6 +315,9 @@ impl Projector {
                 return;
             }
             let before = self.flush_number.saturating_sub(rounds * u64::from(LANES)) + 1;
+            if is_back(Defect::CellsForgottenInFlight) {
+                self.shards.values_mut().for_each(|progress| progress.forget_cells(before));
+            }
             self.lane(lane).for_each(|progress| progress.forget_cells(before));
         }
     }

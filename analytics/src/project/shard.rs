@@ -1,6 +1,7 @@
 //! One shard as the projection sees it: which number comes next, the totals it touches, and what waits for the next flush.
 
 use domain::{
+    defect::{Defect, is_back},
     event::UsageEvent,
     ids::Shard,
     rollup::{self, CellKey, CellValue},
@@ -41,7 +42,7 @@ struct Cell {
 impl Cell {
     /// A stored total may be ahead of the shard's state (a flush that died between the two), then it holds the event already.
     fn add(&mut self, event: &UsageEvent, flush: u64, dirty: &mut Vec<Arc<CellKey>>) {
-        if event.seq <= self.value.last_seq {
+        if event.seq <= self.value.last_seq && !is_back(Defect::TotalsNotNumbered) {
             return;
         }
         self.value.apply(event);
@@ -106,8 +107,10 @@ impl ShardProgress {
 
     pub fn place(&self, seq: i64) -> Place {
         match seq - self.state.last_seq {
+            ..=0 if is_back(Defect::DuplicatesCounted) => Place::Next,
             ..=0 => Place::Past,
             1 => Place::Next,
+            _ if is_back(Defect::NoDensityRule) => Place::Next,
             _ => Place::Ahead,
         }
     }

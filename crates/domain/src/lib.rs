@@ -6,6 +6,7 @@ pub mod amount;
 pub mod bucket;
 pub mod budget;
 pub mod charge;
+pub mod defect;
 pub mod event;
 pub mod fixed_point;
 pub mod ids;

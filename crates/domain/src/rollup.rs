@@ -1,6 +1,7 @@
 //! What one event adds to which totals. The one definition that the projection, the audit and a replay share.
 
 use crate::{
+    defect::{Defect, is_back},
     event::{EventType, UsageEvent},
     ids::{KeyId, Model, Provider, UserId},
     time::Grain,
@@ -188,6 +189,9 @@ pub fn cells(event: &UsageEvent) -> Vec<CellKey> {
     let of_grain = |grain| [cell(&tenant, grain, &by_model), cell(&tenant, grain, &by_user), cell(&platform, grain, &by_model)];
     let mut cells: Vec<CellKey> = Grain::STORED.into_iter().flat_map(of_grain).collect();
     cells.push(cell(&platform, Grain::Day, &Dimension::payer(payer, provider)));
+    if is_back(Defect::UserTotalsForgotten) {
+        cells.retain(|cell| cell.grain != Grain::Hour || cell.dimension != by_user);
+    }
     cells
 }
 

@@ -8,6 +8,7 @@ use crate::{
     amount::Tokens,
     budget::{Budget, Spent},
     charge::{Charge, ChargeSpec, ChargeStatus},
+    defect::{Defect, is_back},
     event::{EventType, NewEvent},
     ids::ChargeId,
     pool::{Balance, Pool, PoolKey, PoolPeriod},
@@ -59,7 +60,7 @@ impl LedgerState {
         let is_new = known.is_none();
         let Some(mut charge) = known.or_else(|| new_charge(event)) else { return };
         charge.late = charge.status == ChargeStatus::Expired;
-        if charge.status == ChargeStatus::Held && !is_new {
+        if charge.status == ChargeStatus::Held && !is_new && !is_back(Defect::HoldNotReturned) {
             self.return_hold(&key, &charge, event.occurred_at);
         } else {
             (charge.from_allowance, charge.from_purchased, charge.period_start) = (Tokens::ZERO, Tokens::ZERO, None);
@@ -97,7 +98,9 @@ impl LedgerState {
         let from_purchased = rest.min(pool.purchased.remaining());
         pool.purchased.settled = plus(pool.purchased.settled, from_purchased);
         rest = rest.saturating_sub(from_purchased);
-        pool.debt = plus(pool.debt, rest);
+        if !is_back(Defect::DebtForgotten) {
+            pool.debt = plus(pool.debt, rest);
+        }
         charge.debt = rest;
         (charge.from_allowance, charge.from_purchased) = (from_allowance, from_purchased);
         charge.period_start = held_in.filter(|_| !from_allowance.is_zero());

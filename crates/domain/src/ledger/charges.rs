@@ -12,6 +12,7 @@ use super::{
 use crate::{
     amount::Tokens,
     charge::{ChargeSpec, ChargeStatus},
+    defect::{Defect, is_back},
     event::{EventType, NewEvent},
     ids::ChargeId,
 };
@@ -45,7 +46,7 @@ pub(super) fn reserve(
     };
     let period = period_due(pool, now, cap);
     let view = if period.is_some() { PoolView::of(&pool_view(pool, now, cap)) } else { view_at(state, pool, now) };
-    if !view.debt.is_zero() || tokens > view.remaining {
+    if (!view.debt.is_zero() || tokens > view.remaining) && !is_back(Defect::Overspend) {
         return exhausted(view);
     }
     if let Some(refusal) = refused_by_budgets(state, spec, amount, now) {
@@ -66,7 +67,8 @@ pub(super) fn settle(state: &mut LedgerState, id: ChargeId, amount: Amount, now:
     let tokens = amount.tokens;
     let Some(charge) = state.charges.get(&id).cloned() else { return refused(Outcome::ChargeNotFound) };
     match charge.status {
-        ChargeStatus::Held | ChargeStatus::Expired => {
+        ChargeStatus::Expired if is_back(Defect::LateSettleLost) => already(state, charge, now),
+        status if matches!(status, ChargeStatus::Held | ChargeStatus::Expired) || is_back(Defect::SettledTwice) => {
             let pool = state.pools.get(&pool_of(&charge.spec));
             // All of it may become debt.
             if pool.is_some_and(|pool| pool.debt.checked_add(tokens).is_none()) || overflows_budgets(state, &charge, amount) {
@@ -120,7 +122,7 @@ pub(super) fn end_hold(state: &mut LedgerState, id: ChargeId, kind: EventType, n
     let not_due = kind == EventType::ChargeExpired && charge.expires_at.is_some_and(|deadline| deadline > now);
     match charge.status {
         ChargeStatus::Held if not_due => already(state, charge, now),
-        ChargeStatus::Held => {
+        status if status == ChargeStatus::Held || ends_wrongly(status, kind) => {
             let event = charge_event(&charge.spec, kind, charge.held, now);
             state.apply(&event);
             charged(state, id, vec![event], now)
@@ -128,5 +130,13 @@ pub(super) fn end_hold(state: &mut LedgerState, id: ChargeId, kind: EventType, n
         ChargeStatus::Released | ChargeStatus::Expired => already(state, charge, now),
         ChargeStatus::Settled | ChargeStatus::Refunded if kind == EventType::ChargeExpired => already(state, charge, now),
         status => refused(Outcome::InvalidTransition { status }),
+    }
+}
+
+fn ends_wrongly(status: ChargeStatus, kind: EventType) -> bool {
+    match status {
+        ChargeStatus::Released => is_back(Defect::ReleasedTwice),
+        ChargeStatus::Settled => kind == EventType::ChargeExpired && is_back(Defect::ExpiresSettled),
+        _ => false,
     }
 }

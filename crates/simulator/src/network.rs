@@ -1,0 +1,288 @@
+//! What stands between a process and its stores: every call of a port passes here, and here it is late, lost, doubled or refused; a
+//! process that died gets no answer any more, and one that was stopped gets it long after.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::ids::Shard;
+use ports::{Clock, Result, StoreError};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How often a call goes wrong, in ten thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Nothing is done, and the store says so.
+    pub refused: u32,
+    /// The connection breaks: done or not done, and nobody says which.
+    pub lost: u32,
+    /// The answer says lost, and the work is done seconds later, whether or not its process still lives.
+    pub late: u32,
+    /// Done twice, the second time later. Only of writes that may be repeated.
+    pub twice: u32,
+    /// Takes a while.
+    pub slow: u32,
+    /// The log loses a record that it acknowledged, as an unclean election of a leader does.
+    pub holes: u32,
+}
+
+/// What a store says of work whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Only looks.
+    Read,
+    /// May be repeated: the caller is told that the store is away.
+    Repeatable,
+    /// The caller is told that nobody knows.
+    Once,
+}
+
+enum Fate {
+    Pass,
+    Slow(Duration),
+    Refused,
+    LostBefore,
+    LostAfter,
+    Late(Duration),
+    Twice(Duration),
+}
+
+/// The dice, the virtual time and the story so far; shared by everything in one simulation.
+pub struct Network {
+    state: Mutex<State>,
+    clock: Clock,
+    started: Instant,
+    start: DateTime<Utc>,
+}
+
+struct State {
+    dice: StdRng,
+    faults: Faults,
+    story: Vec<String>,
+    /// What the log lost.
+    lost: BTreeSet<(Shard, i64)>,
+}
+
+/// A process as its stores see it.
+#[derive(Default)]
+pub struct Life {
+    state: Mutex<LifeState>,
+}
+
+#[derive(Default)]
+struct LifeState {
+    dead: bool,
+    stopped_until: Option<Instant>,
+}
+
+/// One process's way to the stores.
+#[derive(Clone)]
+pub struct Link {
+    pub network: Arc<Network>,
+    pub life: Arc<Life>,
+    /// e.g. `relay 2`.
+    pub name: Arc<str>,
+}
+
+impl Network {
+    pub fn new(seed: u64, faults: Faults, start: DateTime<Utc>) -> Arc<Self> {
+        let state = State { dice: StdRng::seed_from_u64(seed), faults, story: Vec::new(), lost: BTreeSet::new() };
+        Arc::new(Self { state: Mutex::new(state), clock: Clock::manual(start), started: Instant::now(), start })
+    }
+
+    /// The clock of every process and store. It is set whenever somebody calls something.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&self, bound: u64) -> u64 {
+        self.state().dice.random_range(0..bound.max(1))
+    }
+
+    pub fn one_in(&self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+
+    /// Whether something of many parts breaks now.
+    pub fn fails(&self) -> bool {
+        let mut state = self.state();
+        let rate = state.faults.lost;
+        state.dice.random_range(0..10_000) < rate
+    }
+
+    /// Whether the log loses this record.
+    pub fn loses(&self, shard: Shard, seq: i64) -> bool {
+        let mut state = self.state();
+        let rate = state.faults.holes;
+        let loses = rate > 0 && state.dice.random_range(0..10_000) < rate;
+        if loses {
+            state.lost.insert((shard, seq));
+        }
+        loses
+    }
+
+    /// Everything that the log lost once.
+    pub fn lost(&self) -> BTreeSet<(Shard, i64)> {
+        self.state().lost.clone()
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
+    }
+
+    /// Sets the clock to the virtual time.
+    pub fn tick(&self) {
+        let elapsed = TimeDelta::from_std(self.started.elapsed()).unwrap_or_default();
+        let behind = self.start + elapsed - self.clock.now();
+        if behind > TimeDelta::zero() {
+            self.clock.advance(behind);
+        }
+    }
+
+    /// Adds a line to the story.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        let millis = self.started.elapsed().as_millis();
+        self.state().story.push(format!("{millis:>7} ms  {}", line()));
+    }
+
+    pub fn story(&self) -> Vec<String> {
+        self.state().story.clone()
+    }
+
+    fn fate(&self, effect: Effect) -> Fate {
+        let mut state = self.state();
+        let State { dice, faults: Faults { refused, lost, late, twice, slow, .. }, .. } = &mut *state;
+        let drawn = dice.random_range(0..10_000);
+        let mut left = Some(drawn);
+        // At most one of them: they share the draw.
+        let mut falls = |rate: u32| {
+            let fallen = left.is_some_and(|left| left < rate);
+            left = left.filter(|_| !fallen).map(|left| left - rate.min(left));
+            fallen
+        };
+        let [is_refused, is_lost, is_late, is_twice, is_slow] = [*refused, *lost, *late, *twice, *slow].map(&mut falls);
+        let mut seconds = |most: u64| Duration::from_millis(dice.random_range(1..most * 1_000));
+        match effect {
+            _ if is_refused => Fate::Refused,
+            _ if is_slow => Fate::Slow(seconds(3)),
+            Effect::Read if is_lost || is_late || is_twice => Fate::Slow(seconds(3)),
+            _ if is_lost && drawn % 2 == 0 => Fate::LostBefore,
+            _ if is_lost => Fate::LostAfter,
+            // A transaction under way holds its rows: for all who ask for them it is as if it had ended at once.
+            Effect::Once if is_late => Fate::LostAfter,
+            _ if is_late => Fate::Late(seconds(12)),
+            Effect::Repeatable if is_twice => Fate::Twice(seconds(12)),
+            _ => Fate::Pass,
+        }
+    }
+}
+
+impl Life {
+    fn state(&self) -> MutexGuard<'_, LifeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nothing that it calls answers; what it has under way may still be done.
+    pub fn end(&self) {
+        self.state().dead = true;
+    }
+
+    pub fn stop_for(&self, time: Duration) {
+        self.state().stopped_until = Some(Instant::now() + time);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Returns when the process runs; never for a dead one.
+    pub async fn runs(&self) {
+        loop {
+            let (dead, stopped_until) = {
+                let state = self.state();
+                (state.dead, state.stopped_until)
+            };
+            match stopped_until {
+                _ if dead => std::future::pending().await,
+                Some(until) if Instant::now() < until => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Link {
+    /// One call of a port. The work itself is done at once, when it is done at all: the stores are atomic.
+    pub async fn call<T, W, F>(&self, what: &'static str, effect: Effect, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<T>> + Send,
+    {
+        self.life.runs().await;
+        self.network.tick();
+        let fate = self.network.fate(effect);
+        let tell = |how: &str| self.network.tell(|| format!("{}: {what} {how}", self.name));
+        let lost = || match effect {
+            Effect::Once => StoreError::outcome_unknown("memory", "a fault of the simulation"),
+            Effect::Read | Effect::Repeatable => StoreError::unavailable("memory", "a fault of the simulation"),
+        };
+        let answer = match fate {
+            Fate::Pass => work().await,
+            Fate::Slow(time) => {
+                tell(&format!("takes {} ms", time.as_millis()));
+                sleep(time).await;
+                self.network.tick();
+                work().await
+            }
+            Fate::Refused => {
+                tell("is refused");
+                Err(StoreError::unavailable("memory", "a fault of the simulation"))
+            }
+            Fate::LostBefore => {
+                tell("is lost on its way");
+                Err(lost())
+            }
+            Fate::LostAfter => {
+                tell("is done, its answer lost");
+                work().await.and_then(|_| Err(lost()))
+            }
+            Fate::Late(time) => {
+                tell(&format!("seems lost and is done {} ms later", time.as_millis()));
+                self.later(time, work);
+                Err(lost())
+            }
+            Fate::Twice(time) => {
+                tell(&format!("is done, and again {} ms later", time.as_millis()));
+                let answer = work().await;
+                self.later(time, work);
+                answer
+            }
+        };
+        // It may have died or been stopped while it waited.
+        self.life.runs().await;
+        answer
+    }
+
+    fn later<T, F>(&self, time: Duration, work: impl Fn() -> F + Send + Sync + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let network = Arc::clone(&self.network);
+        tokio::spawn(async move {
+            sleep(time).await;
+            network.tick();
+            // Nobody waits for this answer.
+            drop(work().await);
+        });
+    }
+}

@@ -1,0 +1,162 @@
+//! Those who ask: each wants one thing done, asks again under the same key until somebody answers, and remembers what was said.
+
+use crate::{network::Network, processes::Process};
+use axum::{Router, body::Body};
+use domain::{
+    access::{Caller, Scope},
+    ids::UserId,
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+/// How long one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Times that somebody asks before giving up.
+const ATTEMPTS: u64 = 12;
+/// In the reason of a 503 that promises it.
+const NOTHING_CHANGED: &str = "nothing was changed";
+/// Of a hold, seconds; some end later.
+const TTL_SECONDS: i64 = 20;
+
+/// What becomes of a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Settle(i64),
+    Release,
+    /// Nobody ends it.
+    Abandon,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Wish {
+    Consume,
+    Hold(End),
+}
+
+/// One wish, and what its owner was told of it. No two errands are of the same amount, which tells their charges apart.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    pub user: UserId,
+    pub tokens: i64,
+    pub wish: Wish,
+    /// Acknowledged by a 2xx.
+    pub charge_id: Option<Uuid>,
+    /// The end of a hold was acknowledged.
+    pub ended: bool,
+    /// Answered with a refusal: nothing may have been done.
+    pub refused: bool,
+    /// Asks without a key, and so only once.
+    pub keyless: bool,
+    /// An answer that nobody should get.
+    pub astonished: Option<String>,
+}
+
+/// Where the routers of the living processes are.
+pub type Town = Arc<Mutex<Vec<Arc<Process>>>>;
+
+pub fn living(town: &Town) -> Vec<Arc<Process>> {
+    let processes = town.lock().unwrap_or_else(PoisonError::into_inner);
+    processes.iter().filter(|process| !process.life.is_over()).cloned().collect()
+}
+
+enum Told {
+    Done(Value),
+    Refused,
+    Astonished(String),
+    /// Asked as often as somebody asks.
+    Nothing,
+}
+
+impl Errand {
+    pub fn new(user: UserId, tokens: i64, wish: Wish, keyless: bool) -> Self {
+        Self { user, tokens, wish, charge_id: None, ended: false, refused: false, keyless, astonished: None }
+    }
+
+    /// From the first question to the last answer.
+    pub async fn run(mut self, number: u64, town: Town, network: Arc<Network>) -> Self {
+        let told = match self.wish {
+            Wish::Consume => {
+                let body = json!({"provider": "openai", "tokens": self.tokens});
+                let key = format!("consume-{number}");
+                ask(&town, &network, self.user, (!self.keyless).then_some(&key), "consume", &body).await
+            }
+            Wish::Hold(_) => {
+                let body = json!({"provider": "openai", "tokens": self.tokens, "ttlSeconds": TTL_SECONDS});
+                ask(&town, &network, self.user, Some(&format!("hold-{number}")), "reserve", &body).await
+            }
+        };
+        let Some(charge) = self.note(told).and_then(|answer| answer["chargeId"].as_str().and_then(|id| id.parse::<Uuid>().ok())) else {
+            return self;
+        };
+        self.charge_id = Some(charge);
+        let Wish::Hold(end) = self.wish else { return self };
+        let (what, body) = match end {
+            End::Abandon => return self,
+            End::Settle(tokens) => ("settle", json!({"chargeId": charge, "tokens": tokens})),
+            End::Release => ("release", json!({"chargeId": charge})),
+        };
+        // Once, or again under another key, sometimes after the hold has expired.
+        for time in 0..1 + network.below(2) {
+            sleep(Duration::from_millis(network.below(if network.one_in(4) { 30_000 } else { 8_000 }))).await;
+            let told = ask(&town, &network, self.user, Some(&format!("{what}-{number}-{time}")), what, &body).await;
+            self.ended |= self.note(told).is_some();
+        }
+        self
+    }
+
+    fn note(&mut self, told: Told) -> Option<Value> {
+        match told {
+            Told::Done(answer) => return Some(answer),
+            Told::Refused => self.refused = true,
+            Told::Astonished(what) => self.astonished = Some(what),
+            Told::Nothing => {}
+        }
+        None
+    }
+}
+
+async fn ask(town: &Town, network: &Network, user: UserId, key: Option<&String>, what: &str, body: &Value) -> Told {
+    for attempt in 0..if key.is_some() { ATTEMPTS } else { 1 } {
+        let routers: Vec<Router> = living(town).iter().filter_map(|process| process.router.clone()).collect();
+        let chosen = usize::try_from(network.below(u64::try_from(routers.len()).unwrap_or(1))).unwrap_or(0);
+        if let Some(router) = routers.into_iter().nth(chosen) {
+            network.tick();
+            if let Ok(Some((status, answer))) = timeout(PATIENCE, post(router, user, key, what, body)).await {
+                match status {
+                    200..300 => return Told::Done(answer),
+                    402 if attempt == 0 => return Told::Refused,
+                    // An earlier attempt may still be on its way to the ledger.
+                    402 => return Told::Nothing,
+                    503 if key.is_none() && answer["reason"].as_str().is_some_and(|reason| reason.contains(NOTHING_CHANGED)) => {
+                        return Told::Refused;
+                    }
+                    // In progress, overloaded, away or unknown: the same key asks again.
+                    409 | 500..600 => {}
+                    _ => return Told::Astonished(format!("{what} of {key:?} was answered {status}: {answer}")),
+                }
+            }
+        }
+        sleep(Duration::from_millis(200 + network.below(3_000))).await;
+    }
+    Told::Nothing
+}
+
+async fn post(router: Router, user: UserId, key: Option<&String>, what: &str, body: &Value) -> Option<(u16, Value)> {
+    let caller =
+        Caller { user_id: Some(user), key_id: None, scopes: Scope::DEFAULT.into(), providers: BTreeSet::new(), org_ids: BTreeSet::new() };
+    let request = axum::http::Request::post(format!("/api/v1/tokens/{what}")).header("content-type", "application/json");
+    let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+    let request = request.extension(caller).body(Body::from(body.to_string())).ok()?;
+    let response = router.oneshot(request).await.ok()?;
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.ok()?.to_bytes();
+    Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+}

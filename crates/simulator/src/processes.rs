@@ -1,0 +1,147 @@
+//! The real roles, each in a process of its own that can die or be stopped for a while at any call.
+
+use crate::{
+    links::{JournalLink, LogLink, UsageLink},
+    network::{Life, Link, Network},
+    stores::{Journal, Log, NoLimits, NoWebhooks, Nobody, Shipped, Usage, settings},
+};
+use axum::Router;
+use domain::ids::Shard;
+use idempotency::memory::MemoryAnswers;
+use service_kit::{config::LedgerWrite, settings::HotSettings, tasks::Tasks};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+use token_service::{Networks, provider_client, webhook_client};
+use uuid::Uuid;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    TokenService,
+    Relay,
+    Analytics,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::TokenService, Self::Relay, Self::Analytics];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TokenService => "token-service",
+            Self::Relay => "relay",
+            Self::Analytics => "analytics",
+        }
+    }
+}
+
+/// The stores, which outlive any process.
+#[derive(Clone)]
+pub struct Stores {
+    pub journal: Arc<Journal>,
+    pub log: Arc<Log>,
+    pub usage: Arc<Usage>,
+    answers: Arc<MemoryAnswers>,
+}
+
+pub struct Process {
+    pub role: Role,
+    pub name: Arc<str>,
+    pub life: Arc<Life>,
+    /// Of a token-service.
+    pub router: Option<Router>,
+    _tasks: Tasks,
+}
+
+/// Nothing is ever sent by them: there are no providers to call and no webhooks. Making them takes longer than a whole simulation.
+static HTTP: LazyLock<Option<(reqwest::Client, reqwest::Client)>> = LazyLock::new(|| {
+    // A second call finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Some((provider_client().ok()?, webhook_client(Networks::Public).ok()?))
+});
+
+impl Stores {
+    pub fn new(network: &Network, shards: &[Shard]) -> Self {
+        let clock = network.clock();
+        Self {
+            journal: Arc::new(Journal::new(clock.clone(), shards)),
+            log: Arc::new(Log::new(clock, shards)),
+            usage: Arc::default(),
+            answers: Arc::default(),
+        }
+    }
+
+    /// As they are, with nothing in between.
+    pub fn for_audit(&self, network: &Network) -> audit::Stores {
+        audit::Stores {
+            ledger: Arc::clone(&self.journal) as _,
+            outbox: Arc::clone(&self.journal) as _,
+            event_log: Arc::clone(&self.log) as _,
+            usage_store: Arc::clone(&self.usage) as _,
+            rate_limits: Arc::new(NoLimits),
+            settings: Arc::new(Shipped),
+            accounts: Arc::new(Nobody),
+            clock: network.clock(),
+        }
+    }
+
+    fn through(&self, link: &Link) -> audit::Stores {
+        let journal = Arc::new(JournalLink { journal: Arc::clone(&self.journal), link: link.clone() });
+        audit::Stores {
+            ledger: Arc::clone(&journal) as _,
+            outbox: journal,
+            event_log: Arc::new(LogLink::new(Arc::clone(&self.log), link.clone())),
+            usage_store: Arc::new(UsageLink { usage: Arc::clone(&self.usage), link: link.clone() }),
+            ..self.for_audit(&link.network)
+        }
+    }
+}
+
+impl Process {
+    /// The `number`th process of the simulation.
+    pub fn start(role: Role, number: u64, stores: &Stores, network: &Arc<Network>) -> Self {
+        let name: Arc<str> = format!("{} {number}", role.name()).into();
+        let life = Arc::new(Life::default());
+        let link = Link { network: Arc::clone(network), life: Arc::clone(&life), name: Arc::clone(&name) };
+        let (reached, clock, tasks) = (stores.through(&link), network.clock(), Tasks::new());
+        let router = match role {
+            Role::TokenService => token_service(reached, stores, clock, &tasks),
+            Role::Relay => {
+                let owner = Uuid::from_u128(number.into());
+                outbox_relay::start(outbox_relay::Deps { outbox: reached.outbox, event_log: reached.event_log, clock, owner }, &tasks);
+                None
+            }
+            Role::Analytics => {
+                let accounts = Arc::clone(&reached.accounts);
+                // So few that totals are forgotten and read again all the time.
+                let limits = analytics::Limits { cached_cells: 24, ..analytics::Limits::default() };
+                drop(analytics::start(analytics::Deps { stores: reached, accounts, clock, group: "analytics".into(), limits }, &tasks));
+                None
+            }
+        };
+        Self { role, name, life, router, _tasks: tasks }
+    }
+}
+
+fn token_service(reached: audit::Stores, stores: &Stores, clock: ports::Clock, tasks: &Tasks) -> Option<Router> {
+    let (http, webhook_http) = HTTP.clone()?;
+    let deps = token_service::Deps {
+        ledger: reached.ledger,
+        rate_limits: Arc::new(NoLimits),
+        local_rate_limits: Arc::new(NoLimits),
+        accounts: reached.accounts,
+        outbox: reached.outbox,
+        event_log: reached.event_log,
+        usage_store: reached.usage_store,
+        webhooks: Arc::new(NoWebhooks),
+        networks: Networks::Public,
+        webhook_http,
+        answers: Arc::clone(&stores.answers) as _,
+        settings: HotSettings::new(settings()),
+        clock,
+        write: LedgerWrite::Grouped,
+        provider_urls: BTreeMap::new(),
+        http,
+    };
+    Some(token_service::start(deps, tasks))
+}
