@@ -225,7 +225,8 @@ impl Model {
         } else {
             self.today
         };
-        let most = if day == self.today { amount } else { amount.min(hold.of_day) };
+        // A day that is over gives no more, also while nobody has opened the next one yet.
+        let most = if day == now.date_naive() { amount } else { amount.min(hold.of_day) };
         let of_day = self.day(day).free().min(most);
         self.day(day).settled += of_day;
         let of_purchased = self.purchased.free().min(amount - of_day);
