@@ -256,7 +256,13 @@ fn group(request: &Request, key: &str, series: &BTreeMap<usize, CellValue>) -> (
 }
 
 fn counts(value: &CellValue) -> Value {
-    let mut counts = json!({"tokens": value.tokens, "requests": value.requests, "denied": value.denied, "refunded": value.refunded});
+    let mut counts = json!({
+        "tokens": value.tokens,
+        "refunded": value.refunded,
+        "netTokens": value.tokens - value.refunded,
+        "requests": value.requests,
+        "denied": value.denied,
+    });
     if let Some(cost) = cost_of(value) {
         counts["costMinorUnits"] = json!(cost);
     }

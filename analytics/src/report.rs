@@ -106,6 +106,7 @@ fn answer(service: &Service, provider: &Provider, window: Window, summary: &Summ
         "deniedEvents": summary.total.denied,
         "totalTokens": summary.total.tokens,
         "refundedTokens": summary.total.refunded,
+        "netTokens": summary.total.tokens - summary.total.refunded,
         "averageTokensPerEvent": average,
         "uniqueUsers": unique_users,
         "sampleLimit": sample_limit,

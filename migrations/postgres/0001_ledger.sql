@@ -148,6 +148,17 @@ CREATE TABLE budget (
 ) WITH (fillfactor = 70);
 CREATE INDEX budget_by_shard ON budget (shard);
 
+CREATE TABLE saga (
+    shard smallint NOT NULL,
+    id    uuid NOT NULL,
+    ended boolean NOT NULL,
+    -- JSON: who, what, and the steps with their times.
+    state text NOT NULL,
+    PRIMARY KEY (shard, id)
+);
+-- What has to be brought to its end.
+CREATE INDEX saga_open ON saga (id) WHERE NOT ended;
+
 -- Answers by idempotency key: partitions of a day, made ahead and dropped as a whole.
 CREATE TABLE idempotency (
     -- The first 128 bits of SHA-256 over scope, a zero byte and key: a third of the size of the texts, in the row and in the index.

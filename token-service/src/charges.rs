@@ -93,12 +93,16 @@ pub async fn visible(service: &Service, caller: &Caller, id: &str) -> Result<Cha
         None => None,
     };
     let charge = found.ok_or_else(error::charge_not_found)?;
-    // What somebody did stays visible to that person, also after leaving the org that paid.
-    let own = caller.user_id == Some(charge.spec.user_id) && charge.spec.payer.org().is_none_or(|org| caller.may_use_org(org));
-    if own || sight_of(service, caller, charge.spec.payer).await? == Some(Sight::Everything) {
+    if may_see(service, caller, charge.spec.payer, Some(charge.spec.user_id)).await? {
         return Ok(charge);
     }
     Err(error::charge_not_found())
+}
+
+/// What somebody did stays visible to that person, also after leaving the org that paid.
+pub async fn may_see(service: &Service, caller: &Caller, payer: Payer, user: Option<UserId>) -> Result<bool, Problem> {
+    let own = caller.user_id.is_some() && caller.user_id == user && payer.org().is_none_or(|org| caller.may_use_org(org));
+    Ok(own || sight_of(service, caller, payer).await? == Some(Sight::Everything))
 }
 
 #[derive(Debug, Deserialize)]

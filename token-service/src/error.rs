@@ -3,6 +3,7 @@
 use crate::{group_commit::WriteError, json_answer::Instant, provider_call::ProviderFailure};
 use axum::http::{HeaderName, StatusCode};
 use domain::{
+    amount::Tokens,
     charge::ChargeStatus,
     ids::Provider,
     ledger::{BudgetExhausted, Outcome, QuotaExhausted},
@@ -80,6 +81,15 @@ pub fn charge_not_found() -> Problem {
     Problem::not_found("charge not found")
 }
 
+pub fn saga_not_found() -> Problem {
+    Problem::not_found("saga not found")
+}
+
+fn amount_exceeds_rest(rest: Tokens) -> Problem {
+    let message = if rest.is_zero() { "nothing of this charge is left to refund" } else { "the charge has less left than that" };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "amount_exceeds_rest", message).with("rest", rest.get())
+}
+
 pub fn quota_not_found() -> Problem {
     Problem::not_found("quota not found")
 }
@@ -100,6 +110,8 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         Outcome::QuotaExhausted(refusal) => quota_exhausted(refusal),
         Outcome::BudgetExhausted(refusal) => budget_exhausted(refusal),
         Outcome::ChargeNotFound => charge_not_found(),
+        Outcome::SagaNotFound => saga_not_found(),
+        Outcome::AmountExceedsRest { rest } => amount_exceeds_rest(*rest),
         Outcome::InvalidTransition { status } => invalid_transition(*status),
         Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
         Outcome::AllowanceOverflow => {
@@ -110,6 +122,7 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         | Outcome::Charged { .. }
         | Outcome::PoolChanged { .. }
         | Outcome::BudgetSet { .. }
+        | Outcome::SagaMoved { .. }
         | Outcome::RefusalsRecorded => {
             Problem::internal(&StoreError::corrupt("ledger", "an answer that belongs to another kind of request"))
         }

@@ -12,6 +12,7 @@ use crate::{
     payer::sight_of,
     quota::{BucketRecord, levels},
     rate_record::OutageMode,
+    sagas::SagaRecord,
     seen::{Seen, SeenLimit},
     service::{Service, allowance_cap},
 };
@@ -46,6 +47,7 @@ struct Explanation<'a> {
     let_in_by: Option<Decision>,
     paid_from: PaidFrom,
     first_event: FirstEvent,
+    refunds: Vec<SagaRecord<'a>>,
     events: Vec<Stages>,
     /// Whether `events` go up to the present state; later ones may stand far behind in the outbox.
     events_complete: bool,
@@ -123,6 +125,7 @@ pub async fn explain(State(service): State<Arc<Service>>, Reader(caller): Reader
     let (found, events_complete) = trail::of_charge(&service, &charge).await.map_err(|failure| error::store(&failure))?;
     let shown = Shown { sight, platform: caller.is_admin() };
     let events = trail::stages(&service, &found, shown).await.map_err(|failure| error::store(&failure))?;
+    let refunds = trail::refunds(&service, &found).await.map_err(|failure| error::store(&failure))?;
     let now = match sight {
         Some(_) => Some(now(&service, &charge).await?),
         // Somebody who has left the org that paid.
@@ -138,6 +141,7 @@ pub async fn explain(State(service): State<Arc<Service>>, Reader(caller): Reader
             debt: charge.debt,
         },
         first_event: FirstEvent { shard: charge.spec.payer.shard(), seq: charge.seq },
+        refunds: refunds.iter().map(SagaRecord::of).collect(),
         events,
         events_complete,
         charge: ChargeRecord::of(&charge),

@@ -38,7 +38,7 @@ const MOST_IN_BATCH: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for one transaction; then its outcome is unknown.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
-/// Scope of the keys that this process makes for writes without a charge id, so that they can be found again.
+/// Scope of the keys that this process makes for writes that name nothing of their own, so that they can be found again.
 const OWN_SCOPE: &str = "weir";
 
 /// Why a write has no answer of the ledger.
@@ -124,7 +124,7 @@ pub fn writer(ledger: Arc<dyn Ledger>, write: LedgerWrite) -> (Writer, GroupComm
 impl Writer {
     /// Returns once the write is durable, refused, or known to have failed.
     pub async fn write(&self, mut request: LedgerRequest) -> Written {
-        if request.idempotency.is_none() && request.request.command.charge().is_none() {
+        if request.idempotency.is_none() && !request.request.command.is_recognisable() {
             request.idempotency = Some(own_key());
         }
         let (answer, written) = oneshot::channel();
@@ -149,7 +149,7 @@ impl Writer {
     }
 }
 
-/// Makes a write without a charge id findable after an unknown outcome.
+/// Makes a write that names nothing of its own findable after an unknown outcome.
 pub fn own_key() -> Idempotency {
     let key = IdempotencyKey { scope: OWN_SCOPE.into(), key: Uuid::now_v7().to_string() };
     Idempotency { key, fingerprint: [0; 32], claim: Claim::Completes, context: Vec::new() }

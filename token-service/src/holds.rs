@@ -191,7 +191,7 @@ pub async fn release(
     end(service, caller, keyed, Command::Release { charge_id }, charge_id, None).await
 }
 
-fn charge_id(text: Option<&str>) -> Result<ChargeId, Problem> {
+pub fn charge_id(text: Option<&str>) -> Result<ChargeId, Problem> {
     required("chargeId", text)?.parse().map_err(|_| Problem::field("chargeId", "invalid chargeId"))
 }
 
@@ -237,7 +237,7 @@ async fn end(
 }
 
 /// The caller's own charges, those of an org it administers, and everyone's for an administrator.
-async fn endable(service: &Service, caller: &Caller, id: ChargeId) -> Result<Charge, Problem> {
+pub async fn endable(service: &Service, caller: &Caller, id: ChargeId) -> Result<Charge, Problem> {
     let found = match id.shard() {
         Some(_) => service.ledger.find_charge(id).await.map_err(|failure| error::store(&failure))?,
         None => None,

@@ -29,8 +29,10 @@ mod quota;
 mod quota_stream;
 mod rate_record;
 mod recent_uses;
+mod refunds;
 mod refusals;
 mod routes;
+mod sagas;
 mod seen;
 mod service;
 mod spend_facts;
@@ -66,8 +68,9 @@ pub struct Deps {
     pub local_rate_limits: Arc<dyn RateLimits>,
     pub accounts: Arc<dyn Accounts>,
     pub outbox: Arc<dyn Outbox>,
-    /// These two only to explain charges.
+    /// Only to explain charges.
     pub event_log: Arc<dyn EventLog>,
+    /// To explain charges, and for how far refunds are counted.
     pub usage_store: Arc<dyn UsageStore>,
     pub webhooks: Arc<dyn Webhooks>,
     /// Where webhooks may be.
@@ -104,6 +107,7 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     tasks.spawn("token-service.quota-streams", Arc::clone(&service.heads).follow(Arc::clone(&service.outbox)));
     tasks.spawn("token-service.webhooks", courier.run(tasks.token()));
     tasks.spawn("token-service.sweeper", sweeper::sweep(Arc::clone(&service), tasks.token()));
+    tasks.spawn("token-service.refunds", refunds::complete(Arc::clone(&service), tasks.token()));
     tasks.spawn("token-service.refusals", {
         let (service, shutdown) = (Arc::clone(&service), tasks.token());
         async move {

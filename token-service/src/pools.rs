@@ -13,7 +13,7 @@ use crate::{
     json_answer::{json_answer, mark_replayed},
     payer::facts_of_payer,
     service::Service,
-    spend_request::{amount, known_provider, required, storable},
+    spend_request::{amount, known_provider, reason, required},
 };
 use axum::{
     extract::State,
@@ -39,8 +39,6 @@ use std::sync::Arc;
 
 const SET_ALLOWANCE: &str = "PUT /api/v1/admin/pools";
 const GRANT: &str = "POST /api/v1/admin/pools/grant";
-/// UTF-8.
-const LONGEST_REASON_BYTES: usize = 512;
 
 /// Alphabetical, see [`crate::consume::ConsumeBody`].
 #[derive(Debug, Deserialize, Serialize)]
@@ -119,10 +117,7 @@ pub async fn grant(
     }
     let pool = pool_key(body.user_id.as_deref(), body.org_id.as_deref(), body.provider.as_deref(), &settings)?;
     let tokens = amount("tokens", tokens)?;
-    let reason = required("reason", body.reason.as_deref())?;
-    if reason.len() > LONGEST_REASON_BYTES || !storable(reason) {
-        return Err(Problem::field("reason", format!("reason must be at most {LONGEST_REASON_BYTES} bytes without U+0000")));
-    }
+    let reason = reason(required("reason", body.reason.as_deref())?)?;
     let payer = pool.payer;
     let command = Command::Grant { pool, tokens, reason: reason.to_owned() };
     service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, |_| StatusCode::CREATED)).await

@@ -1,8 +1,8 @@
 //! Path → handler.
 
 use crate::{
-    budgets, charges, consume, consume_batch, events, explain, holds, limits, pools, preview, quota, quota_stream, service::Service,
-    webhooks,
+    budgets, charges, consume, consume_batch, events, explain, holds, limits, pools, preview, quota, quota_stream, refunds, sagas,
+    service::Service, webhooks,
 };
 use axum::{
     Router,
@@ -20,6 +20,8 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/reserve", post(holds::reserve))
         .route("/api/v1/tokens/settle", post(holds::settle))
         .route("/api/v1/tokens/release", post(holds::release))
+        .route("/api/v1/tokens/refund", post(refunds::refund))
+        .route("/api/v1/tokens/sagas/{id}", get(sagas::show))
         .route("/api/v1/tokens/charges", get(charges::list))
         .route("/api/v1/tokens/charges/{id}", get(charges::show))
         .route("/api/v1/tokens/charges/{id}/explain", get(explain::explain))

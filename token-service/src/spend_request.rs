@@ -149,6 +149,17 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Problem> {
     Ok(())
 }
 
+/// UTF-8.
+const LONGEST_REASON_BYTES: usize = 512;
+
+/// Why somebody does something: kept with the event.
+pub fn reason(text: &str) -> Result<&str, Problem> {
+    if text.len() > LONGEST_REASON_BYTES || !storable(text) {
+        return Err(Problem::field("reason", format!("reason must be at most {LONGEST_REASON_BYTES} bytes without U+0000")));
+    }
+    Ok(text)
+}
+
 /// No store keeps U+0000 in text.
 pub fn storable(text: &str) -> bool {
     !text.contains('\0')

@@ -1,6 +1,6 @@
 //! A commit whose answer was lost is neither success nor failure: the ledger is asked until it says which.
 //!
-//! Applying the same requests again is the question. Each can be recognised by its charge id or its idempotency key, so what was
+//! Applying the same requests again is the question. Each can be recognised by its charge, its saga or its idempotency key, so what was
 //! done is answered as done and what was not done is done now: exactly once either way.
 
 use crate::group_commit::{Committer, Job, WriteError, Written};
@@ -117,6 +117,7 @@ fn recognise(request: &LedgerRequest, answer: LedgerAnswer) -> LedgerAnswer {
 fn is_own(request: &LedgerRequest, stored: &StoredAnswer) -> bool {
     match (&request.request.command, &stored.outcome) {
         (Command::Consume { spec, .. } | Command::Hold { spec, .. }, Outcome::Charged { charge, .. }) => charge.spec.id == spec.id,
+        (Command::Refund { saga_id, .. }, Outcome::SagaMoved { saga }) => saga.id == *saga_id,
         _ => request.idempotency.as_ref().is_some_and(|own| own.context == stored.context),
     }
 }

@@ -33,14 +33,14 @@ async fn groups_and_series_add_up_to_the_totals() {
     let path = |group: &str| format!("orgs/{org}/report?from=2026-11-20&to=2026-11-22&grain=day&groupBy={group}");
     for (group, keys) in [("provider", vec!["qwen", "openai"]), ("model", vec!["qwen/qwen-plus", "openai/gpt-4o"])] {
         let report = world.get(&caller(boss), &path(group)).await.expect(200);
-        assert_eq!(report["totals"], json!({"tokens": 330, "requests": 3, "denied": 2, "refunded": 4}), "{group}");
+        assert_eq!(report["totals"], json!({"tokens": 330, "refunded": 4, "netTokens": 326, "requests": 3, "denied": 2}), "{group}");
         let groups = report["groups"].as_array().unwrap();
         assert_eq!(groups.iter().map(|group| group["key"].as_str().unwrap()).collect::<Vec<_>>(), keys);
         assert_eq!(
             groups[1]["series"],
             json!([
-                {"at": "2026-11-20T00:00:00.000Z", "tokens": 30, "requests": 2, "denied": 0, "refunded": 4},
-                {"at": "2026-11-21T00:00:00.000Z", "tokens": 0, "requests": 0, "denied": 2, "refunded": 0},
+                {"at": "2026-11-20T00:00:00.000Z", "tokens": 30, "refunded": 4, "netTokens": 26, "requests": 2, "denied": 0},
+                {"at": "2026-11-21T00:00:00.000Z", "tokens": 0, "refunded": 0, "netTokens": 0, "requests": 0, "denied": 2},
             ])
         );
         assert_eq!(report["asOf"]["shards"], json!([{"shard": payer.shard(), "seq": 5}]));
@@ -53,7 +53,7 @@ async fn groups_and_series_add_up_to_the_totals() {
     }
     for group in ["provider", "model", "user", "key"] {
         let own = world.get(&caller(member), &path(group)).await.expect(200);
-        assert_eq!(own["totals"], json!({"tokens": 20, "requests": 1, "denied": 2, "refunded": 0}), "{group}");
+        assert_eq!(own["totals"], json!({"tokens": 20, "refunded": 0, "netTokens": 20, "requests": 1, "denied": 2}), "{group}");
         assert_eq!((own["groups"].as_array().unwrap().len(), &own["groups"][0]["tokens"]), (1, &json!(20)), "{group}: {own:#}");
         assert_eq!(own["groups"][0]["denied"], 2, "{group}");
     }

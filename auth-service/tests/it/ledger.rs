@@ -4,9 +4,10 @@ use chrono::{DateTime, Utc};
 use domain::{
     budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     ledger::{LedgerState, decide},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result,
@@ -38,6 +39,12 @@ impl Ledger for MemoryLedger {
     }
     async fn charges(&self, _: &ChargeQuery) -> Result<Vec<Charge>> {
         unimplemented!("nothing here is charged")
+    }
+    async fn find_saga(&self, _: SagaId) -> Result<Option<Saga>> {
+        unimplemented!("nothing here is refunded")
+    }
+    async fn open_sagas(&self, _: Option<SagaId>, _: u32) -> Result<Vec<Saga>> {
+        unimplemented!("nothing here is refunded")
     }
     async fn find_pool(&self, _: &PoolKey) -> Result<Option<Pool>> {
         unimplemented!("nothing here is charged")

@@ -3,9 +3,9 @@
 //! | step | statement |
 //! |---|---|
 //! | keys already claimed | `find_idempotency.sql` |
-//! | charges, their pools, periods that are over, budgets, numbers of the shards | `load_charges.sql`, `load_pools.sql`, `load_periods.sql`, `load_budgets.sql`, `load_heads.sql` |
+//! | charges, their pools, periods that are over, budgets, sagas, numbers of the shards | `load_charges.sql`, `load_pools.sql`, `load_periods.sql`, `load_budgets.sql`, `load_sagas.sql`, `load_heads.sql` |
 //! | decide each request in order, number and encode its events | – |
-//! | write what changed | `insert_events.sql`, `raise_heads.sql`, `put_charges.sql`, `put_pools.sql`, `put_periods.sql`, `put_budgets.sql`, `put_idempotency.sql` |
+//! | write what changed | `insert_events.sql`, `raise_heads.sql`, `put_charges.sql`, `put_pools.sql`, `put_periods.sql`, `put_budgets.sql`, `put_sagas.sql`, `put_idempotency.sql` |
 
 mod apply;
 mod budgets;
@@ -13,6 +13,7 @@ mod claims;
 mod kept;
 mod numbering;
 mod rows;
+mod sagas;
 
 use crate::{
     Embedded,
@@ -26,8 +27,9 @@ use chrono::{DateTime, NaiveTime, Utc};
 use domain::{
     budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result,
@@ -36,6 +38,7 @@ use ports::{
     },
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
+use sagas::StoredSaga;
 use sqlx::{Row, Sqlite, Transaction};
 use std::{sync::PoisonError, time::Instant};
 use uuid::Uuid;
@@ -96,6 +99,17 @@ impl Ledger for Embedded {
             .await
             .map_err(failed)?;
         rows.into_iter().map(Charge::try_from).collect()
+    }
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        let query = sqlx::query_as::<_, StoredSaga>(include_str!("../sql/find_saga.sql")).bind(id.0);
+        query.fetch_optional(self.inner.main.readers()).await.map_err(failed)?.map(StoredSaga::saga).transpose()
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        let query = sqlx::query_as::<_, StoredSaga>(include_str!("../sql/open_sagas.sql")).bind(after).bind(limit);
+        query.fetch_all(self.inner.main.readers()).await.map_err(failed)?.into_iter().map(StoredSaga::saga).collect()
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {
@@ -161,7 +175,9 @@ impl Ledger for Embedded {
         let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
         let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
         let budgets: Vec<BudgetRow> = of_shard(&mut transaction, include_str!("../sql/budgets_of_shard.sql"), shard).await?;
+        let sagas: Vec<StoredSaga> = of_shard(&mut transaction, include_str!("../sql/sagas_of_shard.sql"), shard).await?;
         Ok(ShardSnapshot {
+            sagas: sagas.into_iter().map(StoredSaga::saga).collect::<Result<_>>()?,
             budgets: budgets::by_key(budgets)?.into_values().collect(),
             events,
             charges: charges.into_iter().map(Charge::try_from).collect::<Result<_>>()?,

@@ -6,12 +6,13 @@
 //! | 1 | `BEGIN` | |
 //! | 2 | `lock_shards.sql`: the rows of the batch's shards, ascending; also answers the last numbers | |
 //! | 3 | `load_claims.sql` | a request has an idempotency key |
-//! | 4 | `load_charges.sql`, `load_periods.sql` | settle, release, expire, a repeated request |
+//! | 4 | `load_charges.sql`, `load_periods.sql` | settle, release, expire, refund, a repeated request |
 //! | 5 | `load_pools.sql` | a pool is concerned |
 //! | | `load_budgets.sql` | a shard of the batch has budgets |
+//! | | `load_sagas.sql` | a refund |
 //! | | `domain::ledger::decide` for each request in arrival order; events are numbered and encoded | |
 //! | 6 | `write.sql`: numbers, events, new charges, changed pools, new idempotency keys | something changed |
-//! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `complete_claims.sql`, … | rows of these tables changed |
+//! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `put_sagas.sql`, `complete_claims.sql`, … | rows of these tables changed |
 //! | 8 | `COMMIT`, or `ROLLBACK` when nothing changed | |
 //!
 //! The lock of a shard covers everything in it (see `migrations/postgres`), is held until the commit, and is taken in one order: numbers
@@ -26,6 +27,7 @@ mod kept;
 pub(crate) mod known;
 mod load;
 mod rows;
+mod sagas;
 mod write;
 
 use crate::{
@@ -40,8 +42,9 @@ use claims::Claims;
 use domain::{
     budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result, StoreError,
@@ -123,6 +126,18 @@ impl Ledger for Postgres {
             .bind(i64::from(query.limit));
         let rows: Vec<ChargeRow> = bounded(statement.fetch_all(&self.pool)).await?;
         rows.into_iter().map(ChargeRow::charge).collect()
+    }
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        let Some(shard) = id.shard() else { return Ok(None) };
+        let query = sqlx::query_as(include_str!("sql/ledger/find_saga.sql")).bind(shard_column(shard)).bind(id.0);
+        bounded(query.fetch_optional(&self.pool)).await?.map(sagas::saga).transpose()
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        let query = sqlx::query_as(include_str!("sql/ledger/open_sagas.sql")).bind(after).bind(i64::from(limit));
+        bounded(query.fetch_all(&self.pool)).await?.into_iter().map(sagas::saga).collect()
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {
@@ -212,12 +227,14 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<Shard
     let periods: Vec<PeriodRow> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_periods.sql")).bind(column).fetch_all(&mut *connection).await?;
     let budgets = budgets::of_shard(connection, column).await?;
+    let sagas = sagas::of_shard(connection, column).await?;
     let mut events = Vec::new();
     for (last, count, bytes) in rows {
         events.extend(packed::numbered(&bytes, count, last)?.into_iter().map(|(seq, event)| stored_event(seq, event.payload)));
     }
     Ok(ShardSnapshot {
         budgets,
+        sagas,
         events,
         charges: charges.into_iter().map(ChargeRow::charge).collect::<Result<_>>()?,
         pools: pools.into_iter().map(PoolRow::pool).collect::<Result<_>>()?,

@@ -1,10 +1,10 @@
-//! I1: what the charges hold and settled is what the balances say, and no balance is below zero; the part nothing covered is debt.
+//! I1: what the charges hold and settled, less what was refunded, is what the balances say, and no balance is below zero; the part nothing
+//! covered is debt.
 
-use crate::{Scope, budgets, picture::Picture, report::Findings};
+use crate::{Scope, budgets, fold::Folded, picture::Picture, report::Findings};
 use chrono::{DateTime, Utc};
 use domain::{
     charge::{Charge, ChargeStatus},
-    ledger::LedgerState,
     pool::{Balance, Pool, PoolKey},
 };
 use std::collections::HashMap;
@@ -20,13 +20,16 @@ struct Parts {
 #[derive(Default)]
 struct Charged {
     parts: HashMap<Option<DateTime<Utc>>, Parts>,
+    /// Less what was refunded.
     settled: i128,
 }
 
 impl Charged {
     fn add(&mut self, charge: &Charge) {
-        self.settled += i128::from(charge.settled.get());
-        let sources = [(charge.period_start, charge.from_allowance), (None, charge.from_purchased)];
+        self.settled += i128::from(charge.net().get());
+        let back = charge.returned();
+        let allowance = charge.from_allowance.saturating_sub(back.allowance);
+        let sources = [(charge.period_start, allowance), (None, charge.from_purchased.saturating_sub(back.purchased))];
         for (balance, amount) in sources.into_iter().filter(|(_, amount)| !amount.is_zero()) {
             let parts = self.parts.entry(balance).or_default();
             match charge.status {
@@ -38,7 +41,7 @@ impl Charged {
     }
 }
 
-pub(crate) fn check(picture: &Picture, folded: &LedgerState, scope: &Scope, findings: &mut Findings) {
+pub(crate) fn check(picture: &Picture, folded: &Folded, scope: &Scope, findings: &mut Findings) {
     let mut charged: HashMap<PoolKey, Charged> = HashMap::new();
     for charge in picture.snapshot.charges.iter().filter(|charge| scope.covers_payer(charge.spec.payer)) {
         let key = PoolKey { payer: charge.spec.payer, provider: charge.spec.provider.clone() };
@@ -55,7 +58,7 @@ pub(crate) fn check(picture: &Picture, folded: &LedgerState, scope: &Scope, find
     }
 }
 
-fn check_pool(picture: &Picture, folded: &LedgerState, pool: &Pool, charged: &Charged, findings: &mut Findings) {
+fn check_pool(picture: &Picture, folded: &Folded, pool: &Pool, charged: &Charged, findings: &mut Findings) {
     let balances = balances_of(picture, pool);
     findings.checked(balances.len());
     let mut taken = i128::from(pool.debt.get());
@@ -83,8 +86,9 @@ fn check_pool(picture: &Picture, folded: &LedgerState, pool: &Pool, charged: &Ch
             report("granted", format!("{granted} granted by events"), balance.granted.to_string());
         }
     }
-    if taken != charged.settled {
-        let expected = format!("{} settled by charges", charged.settled);
+    let expected = charged.settled + folded.granted_anew(&pool.key);
+    if taken != expected {
+        let expected = format!("{expected} settled by charges less refunds");
         findings.report(picture.about_pool(&pool.key, "settled of all balances plus debt").values(expected, taken));
     }
 }
@@ -96,11 +100,11 @@ fn balances_of(picture: &Picture, pool: &Pool) -> Vec<(Option<DateTime<Utc>>, Ba
     periods.chain([(None, pool.purchased)]).collect()
 }
 
-fn granted_by_events(folded: &LedgerState, key: &PoolKey, source: Option<DateTime<Utc>>) -> Option<domain::amount::Tokens> {
-    let pool = folded.pools.get(key)?;
+fn granted_by_events(folded: &Folded, key: &PoolKey, source: Option<DateTime<Utc>>) -> Option<domain::amount::Tokens> {
+    let pool = folded.state.pools.get(key)?;
     let Some(starts_at) = source else { return Some(pool.purchased.granted) };
     let current = pool.current.as_ref().filter(|period| period.starts_at == starts_at);
-    current.or_else(|| folded.past_periods.get(&(key.clone(), starts_at))).map(|period| period.balance.granted)
+    current.or_else(|| folded.state.past_periods.get(&(key.clone(), starts_at))).map(|period| period.balance.granted)
 }
 
 fn name_of(source: Option<DateTime<Utc>>) -> String {

@@ -1,16 +1,17 @@
-//! I3: the outbox is the journal. Its numbers have no gap, its bytes are readable, and charges and pools are the fold of its events.
+//! I3: the outbox is the journal. Its numbers have no gap, its bytes are readable, and charges, pools and sagas are the fold of its events.
 
 use crate::{
     Scope, budgets,
     picture::Picture,
     report::{Difference, Findings},
+    sagas,
 };
 use chrono::{DateTime, Utc};
 use domain::{
     event::EventType,
     ids::{ChargeId, EventId},
     ledger::LedgerState,
-    pool::{Pool, PoolPeriod},
+    pool::{Pool, PoolKey, PoolPeriod},
 };
 use ports::ledger::StoredEvent;
 use serde::Serialize;
@@ -32,6 +33,8 @@ impl Stories {
 pub(crate) struct Folded {
     pub state: LedgerState,
     pub stories: Stories,
+    /// By the events of grants.
+    granted: HashMap<PoolKey, i128>,
 }
 
 impl Folded {
@@ -39,12 +42,23 @@ impl Folded {
         let mut folded = Self::default();
         for event in picture.events() {
             folded.state.apply(&event.event);
+            folded.state.number(&event.event, event.seq);
+            if let (EventType::PoolGranted, Some(provider)) = (event.event.kind, &event.event.provider) {
+                let key = PoolKey { payer: event.event.payer, provider: provider.clone() };
+                *folded.granted.entry(key).or_default() += i128::from(event.event.tokens.get());
+            }
             // A refusal belongs to no charge, and a pool's event has none.
             if let Some(charge) = event.event.charge_id.filter(|_| event.event.kind != EventType::RequestsRefused) {
                 folded.stories.0.entry(charge).or_default().push(event.seq);
             }
         }
         folded
+    }
+
+    /// Purchased tokens that no grant gave: refunds of debts that had been paid.
+    pub fn granted_anew(&self, key: &PoolKey) -> i128 {
+        let purchased = self.state.pools.get(key).map_or(0, |pool| i128::from(pool.purchased.granted.get()));
+        purchased - self.granted.get(key).copied().unwrap_or_default()
     }
 }
 
@@ -106,6 +120,7 @@ pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope,
     check_pools(picture, folded, scope, findings);
     check_past_periods(picture, folded, scope, findings);
     budgets::check_state(picture, folded, scope, findings);
+    sagas::check_state(picture, folded, scope, findings);
 }
 
 fn check_charges(picture: &Picture, folded: &mut Folded, scope: &Scope, findings: &mut Findings) {
@@ -177,7 +192,7 @@ fn text(period: &PoolPeriod) -> String {
 }
 
 /// The fields in which two states of the same thing differ, as `field=value` lists.
-fn differing_fields<T: Serialize>(expected: &T, found: &T) -> (String, String) {
+pub(crate) fn differing_fields<T: Serialize>(expected: &T, found: &T) -> (String, String) {
     let values = |state: &T| serde_json::to_value(state).unwrap_or_default();
     let (expected, found) = (values(expected), values(found));
     let (Value::Object(expected), Value::Object(found)) = (&expected, &found) else {

@@ -24,6 +24,7 @@ mod log;
 mod picture;
 mod raw;
 mod report;
+mod sagas;
 
 pub use report::{Difference, Invariant, Report, Totals};
 
@@ -144,9 +145,9 @@ struct Book {
 /// When a store does not answer; the audit can simply be repeated.
 pub async fn run(stores: &Stores, scope: &Scope, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, AuditError> {
     let mut book = Book {
-        balances: Findings::new("I1", "granted − settled − held = remaining, never below zero except booked debt"),
+        balances: Findings::new("I1", "granted − settled + refunded − held = remaining, never below zero except booked debt"),
         ends: Findings::new("I2", "each charge reaches exactly one end, and refunds never exceed what was settled"),
-        fold: Findings::new("I3", "each shard is numbered without gaps, and charges and pools are the fold of their events"),
+        fold: Findings::new("I3", "each shard is numbered without gaps, and charges, pools and sagas are the fold of their events"),
         log: Findings::new("I4", "every published event is in the log with its own bytes, and no number stands for two events"),
         usage: Findings::new("I5", "raw events are those of the ledger, and each rollup cell is their sum"),
         sums: Findings::new("I6", "the users of a provider add up to its models, in each bucket"),
@@ -189,7 +190,7 @@ async fn shard_checks(
     let covered = picture.events().filter(|event| scope.covers(event)).count();
     book.events += u64::try_from(covered).unwrap_or(u64::MAX);
     let mut folded = fold::Folded::of(&picture);
-    balances::check(&picture, &folded.state, scope, &mut book.balances);
+    balances::check(&picture, &folded, scope, &mut book.balances);
     ends::check(&picture, &folded.stories, scope, &mut book.ends);
     fold::check_sequence(&picture, &mut book.fold);
     fold::check_state(&picture, &mut folded, scope, &mut book.fold);

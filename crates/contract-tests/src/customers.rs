@@ -5,7 +5,7 @@ use domain::{
     amount::Tokens,
     budget::{BudgetKey, BudgetTerms, BudgetUnit},
     charge::{Charge, ChargeSpec, Metadata},
-    ids::{ChargeId, Model, OrgId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Model, OrgId, Payer, Provider, SagaId, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request},
     money::Cost,
     pool::PoolKey,
@@ -131,6 +131,16 @@ impl Customer {
         self.request(Command::SetBudget { key: key.clone(), terms })
     }
 
+    /// `None`: all that is left.
+    pub fn refund(&self, charge_id: ChargeId, amount: Option<i64>) -> LedgerRequest {
+        let saga_id = SagaId::new(self.shard(), self.now);
+        self.request(Command::Refund { saga_id, charge_id, tokens: amount.map(tokens), reason: Some("as agreed".into()) })
+    }
+
+    pub fn complete_refund(&self, saga_id: SagaId) -> LedgerRequest {
+        self.request(Command::CompleteRefund { saga_id })
+    }
+
     pub fn release(&self, charge_id: ChargeId) -> LedgerRequest {
         self.request(Command::Release { charge_id })
     }
@@ -201,10 +211,7 @@ pub fn assert_state_is_the_fold_of_the_events(snapshot: &ShardSnapshot) {
         let event = stored.event.as_ref().unwrap();
         assert_eq!((stored.seq, event.seq), (position, position), "numbers are dense from 1");
         fold.apply(&event.event);
-        let charge = event.event.charge_id.and_then(|id| fold.charges.get_mut(&id));
-        if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
-            charge.seq = stored.seq;
-        }
+        fold.number(&event.event, stored.seq);
     }
     assert_eq!(i64::try_from(snapshot.events.len()).unwrap(), snapshot.last_seq, "every number given has its row");
     let mut pools: Vec<_> = fold.pools.into_values().collect();
@@ -216,6 +223,8 @@ pub fn assert_state_is_the_fold_of_the_events(snapshot: &ShardSnapshot) {
     assert_eq!(fold.past_periods, periods);
     let budgets: Vec<_> = fold.budgets.into_values().collect();
     assert_eq!(snapshot.budgets, budgets);
+    let sagas: Vec<_> = fold.sagas.into_values().collect();
+    assert_eq!(snapshot.sagas, sagas);
     assert_eq!(fold.charges.len(), snapshot.charges.len());
     for charge in &snapshot.charges {
         // The deadline of a hold is no part of its event.

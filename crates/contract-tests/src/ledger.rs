@@ -6,6 +6,7 @@ mod handles;
 mod idempotency;
 mod keys_machine;
 mod machine;
+mod refunds;
 mod usage;
 
 pub use budgets::*;
@@ -14,6 +15,7 @@ pub use handles::*;
 pub use idempotency::*;
 pub use keys_machine::*;
 pub use machine::*;
+pub use refunds::*;
 pub use usage::*;
 
 use crate::customers::*;

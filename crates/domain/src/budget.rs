@@ -100,7 +100,9 @@ impl Spent {
     pub fn of(charge: &Charge, unit: BudgetUnit) -> Self {
         match charge.status {
             ChargeStatus::Held => Self { held: unit.amount(charge.held, charge.cost), ..Self::default() },
-            ChargeStatus::Settled | ChargeStatus::Refunded => Self { used: unit.amount(charge.settled, charge.cost), ..Self::default() },
+            ChargeStatus::Settled | ChargeStatus::Refunded => {
+                Self { used: unit.amount(charge.net(), charge.net_cost()), ..Self::default() }
+            }
             ChargeStatus::Released | ChargeStatus::Expired => Self::default(),
         }
     }

@@ -51,6 +51,27 @@ pub struct ChargeSpec {
     pub metadata: Metadata,
 }
 
+/// Where the tokens of a charge came from, or go back to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Of the period that starts at the charge's `period_start`.
+    pub allowance: Tokens,
+    pub purchased: Tokens,
+    /// What no balance covered.
+    pub debt: Tokens,
+}
+
+impl Sources {
+    /// What has come to these since `before`.
+    pub(crate) fn beyond(self, before: Self) -> Self {
+        Self {
+            allowance: self.allowance.saturating_sub(before.allowance),
+            purchased: self.purchased.saturating_sub(before.purchased),
+            debt: self.debt.saturating_sub(before.debt),
+        }
+    }
+}
+
 /// The stored state of a charge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +102,37 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// What a refund may still give back.
+    pub fn net(&self) -> Tokens {
+        self.settled.saturating_sub(self.refunded)
+    }
+
+    /// Where the refunded tokens went back to. What was taken last goes back first: what nothing covered, then what was purchased, then
+    /// the allowance.
+    pub fn returned(&self) -> Sources {
+        let debt = self.refunded.min(self.debt);
+        let rest = self.refunded.saturating_sub(debt);
+        let purchased = rest.min(self.from_purchased);
+        Sources { allowance: rest.saturating_sub(purchased), purchased, debt }
+    }
+
+    /// Of the cost the part that belongs to the refunded tokens, in whole minor units and never more; all of it once all is refunded.
+    pub fn refunded_cost(&self) -> Option<Cost> {
+        let cost = self.cost?;
+        if self.refunded >= self.settled {
+            return Some(cost);
+        }
+        let share = i128::from(cost.minor_units.get()) * i128::from(self.refunded.get()) / i128::from(self.settled.get());
+        let minor_units = i64::try_from(share).ok().and_then(|units| Tokens::new(units).ok()).unwrap_or(cost.minor_units);
+        Some(Cost { minor_units, ..cost })
+    }
+
+    /// What the charge costs after its refunds.
+    pub fn net_cost(&self) -> Option<Cost> {
+        let (cost, refunded) = (self.cost?, self.refunded_cost()?);
+        Some(Cost { minor_units: cost.minor_units.saturating_sub(refunded.minor_units), ..cost })
+    }
+
     /// Whether this can be what became of the charge as it was once told: what was said stays true, whatever happened since.
     pub fn follows(&self, told: &Self) -> bool {
         use ChargeStatus::{Expired, Held, Refunded, Settled};

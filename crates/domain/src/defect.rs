@@ -18,6 +18,14 @@ pub enum Defect {
     DebtForgotten,
     /// A settle after the expiry is answered and not booked.
     LateSettleLost,
+    /// A refund does not look at what is left of its charge.
+    RefundAboveRest,
+    /// A refund that is asked for again is done again.
+    RefundedTwice,
+    /// A refund gives nothing back.
+    RefundNotReturned,
+    /// Nobody looks for refunds that the totals have counted.
+    RefundsNotCompleted,
     /// Totals by user miss the hours.
     UserTotalsForgotten,
     /// The answers of a group commit go to the wrong requests.
@@ -47,7 +55,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Overspend,
         Self::SettledTwice,
         Self::ReleasedTwice,
@@ -55,6 +63,10 @@ impl Defect {
         Self::HoldNotReturned,
         Self::DebtForgotten,
         Self::LateSettleLost,
+        Self::RefundAboveRest,
+        Self::RefundedTwice,
+        Self::RefundNotReturned,
+        Self::RefundsNotCompleted,
         Self::UserTotalsForgotten,
         Self::AnswersMixedUp,
         Self::UnknownTakenForFailure,

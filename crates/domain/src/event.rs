@@ -26,10 +26,12 @@ pub enum EventType {
     BudgetSet,
     /// What was spent of a budget reached one of its thresholds, for the first time in the period.
     ThresholdReached,
+    /// The totals that reports show have counted a refund.
+    RefundCompleted,
 }
 
 impl EventType {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ChargeHeld,
         Self::ChargeSettled,
         Self::ChargeReleased,
@@ -40,6 +42,7 @@ impl EventType {
         Self::PoolPeriodStarted,
         Self::BudgetSet,
         Self::ThresholdReached,
+        Self::RefundCompleted,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -54,6 +57,7 @@ impl EventType {
             Self::PoolPeriodStarted => "POOL_PERIOD_STARTED",
             Self::BudgetSet => "BUDGET_SET",
             Self::ThresholdReached => "THRESHOLD_REACHED",
+            Self::RefundCompleted => "REFUND_COMPLETED",
         }
     }
 
@@ -82,6 +86,7 @@ pub struct NewEvent {
     /// Of the held or settled amount; for a refund what is given back.
     pub cost: Option<Cost>,
     pub reason: Option<String>,
+    /// Of a refund: when the charge was settled, because it is that time whose totals it corrects.
     pub occurred_at: DateTime<Utc>,
     pub metadata: Metadata,
 }

@@ -47,6 +47,10 @@ uuid_id!(
     /// A charge. Carries its shard, see [`ChargeId::new`].
     ChargeId
 );
+uuid_id!(
+    /// A saga. Carries its shard as a charge's id does.
+    SagaId
+);
 
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("is not a UUID such as 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11")]
@@ -55,14 +59,7 @@ pub struct IdError;
 impl ChargeId {
     /// A UUIDv7 whose 12 bits after the version hold the shard, so that the id alone says where its rows are.
     pub fn new(shard: Shard, now: DateTime<Utc>) -> Self {
-        let random = Uuid::new_v4().into_bytes();
-        let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0).to_be_bytes();
-        let mut bytes = random;
-        bytes[..6].copy_from_slice(&millis[2..]);
-        bytes[6] = 0x70;
-        bytes[7] = shard.index();
-        bytes[8] = (random[8] & 0x3f) | 0x80;
-        Self(Uuid::from_bytes(bytes))
+        Self(made_in(shard, now))
     }
 
     /// Of usage that names itself: the same id for the same hash of its name, so that it is booked once.
@@ -81,12 +78,38 @@ impl ChargeId {
 
     /// `None` for ids that neither [`ChargeId::new`] nor [`ChargeId::of_usage`] made; such a charge does not exist.
     pub fn shard(self) -> Option<Shard> {
-        let bytes = self.0.as_bytes();
-        if bytes[6] != 0x70 {
-            return None;
-        }
-        Shard::new(bytes[7]).ok()
+        shard_in(self.0)
     }
+}
+
+impl SagaId {
+    pub fn new(shard: Shard, now: DateTime<Utc>) -> Self {
+        Self(made_in(shard, now))
+    }
+
+    /// `None` for ids that [`SagaId::new`] did not make; such a saga does not exist.
+    pub fn shard(self) -> Option<Shard> {
+        shard_in(self.0)
+    }
+}
+
+fn made_in(shard: Shard, now: DateTime<Utc>) -> Uuid {
+    let random = Uuid::new_v4().into_bytes();
+    let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0).to_be_bytes();
+    let mut bytes = random;
+    bytes[..6].copy_from_slice(&millis[2..]);
+    bytes[6] = 0x70;
+    bytes[7] = shard.index();
+    bytes[8] = (random[8] & 0x3f) | 0x80;
+    Uuid::from_bytes(bytes)
+}
+
+fn shard_in(id: Uuid) -> Option<Shard> {
+    let bytes = id.as_bytes();
+    if bytes[6] != 0x70 {
+        return None;
+    }
+    Shard::new(bytes[7]).ok()
 }
 
 impl EventId {

@@ -11,6 +11,7 @@ mod decide;
 mod events;
 mod outcome;
 mod pools;
+mod refunds;
 #[cfg(test)]
 mod tests;
 mod thresholds;
@@ -23,8 +24,10 @@ pub use pools::pool_view;
 use crate::{
     budget::{Budget, BudgetKey, BudgetUnit},
     charge::{Charge, ChargeSpec},
-    ids::{ChargeId, Payer, UserId},
+    event::NewEvent,
+    ids::{ChargeId, Payer, SagaId, UserId},
     pool::{Pool, PoolKey, PoolPeriod},
+    saga::{self, Saga},
     time::Period,
 };
 use chrono::{DateTime, Utc};
@@ -42,6 +45,7 @@ pub struct LedgerState {
     pub charges: HashMap<ChargeId, Charge>,
     /// Those that cover what the batch spends.
     pub budgets: BTreeMap<BudgetKey, Budget>,
+    pub sagas: BTreeMap<SagaId, Saga>,
     pub changed: Changed,
 }
 
@@ -56,6 +60,17 @@ impl LedgerState {
         let earlier = self.past_periods.range(..=(key.clone(), at)).next_back();
         let past = earlier.filter(|((of, _), period)| of == key && period.contains(at));
         Some(past.map_or(current.starts_at, |(_, period)| period.starts_at))
+    }
+
+    /// Lets a charge know the number of its first event, and a saga that of its newest.
+    pub fn number(&mut self, event: &NewEvent, seq: i64) {
+        let charge = event.charge_id.and_then(|id| self.charges.get_mut(&id));
+        if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
+            charge.seq = seq;
+        }
+        if let Some(saga) = saga::of_event(event).and_then(|id| self.sagas.get_mut(&id)) {
+            saga.seq = seq;
+        }
     }
 
     /// The budgets that cover a charge, those of everyone first.
@@ -109,6 +124,7 @@ pub struct Changed {
     pub pools: HashSet<PoolKey>,
     pub past_periods: HashSet<PeriodKey>,
     pub budgets: BTreeSet<BudgetKey>,
+    pub sagas: BTreeSet<SagaId>,
     pub charges: HashSet<ChargeId>,
     /// The charges among `charges` that did not exist before.
     pub new_charges: HashSet<ChargeId>,

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod money;
 pub mod pool;
 pub mod rollup;
+pub mod saga;
 pub mod settings;
 pub mod threshold;
 pub mod time;

@@ -153,6 +153,12 @@ impl Pool {
             return;
         }
         self.marks.spent_before = self.purchased.settled;
+        self.recount();
+    }
+
+    /// After a refund: counting goes on, and what is not reached by it any more will be told again.
+    pub fn recount(&mut self) {
+        self.marks.spent_before = self.marks.spent_before.min(self.purchased.settled);
         let (spent, whole) = self.spent_of();
         let still = threshold::reached(self.marks.reached.intersection(&self.marks.thresholds), spent, Some(whole));
         self.marks.reached = still.into_iter().collect();

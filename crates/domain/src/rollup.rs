@@ -152,7 +152,8 @@ impl CellValue {
             | EventType::PoolGranted
             | EventType::PoolPeriodStarted
             | EventType::BudgetSet
-            | EventType::ThresholdReached => {}
+            | EventType::ThresholdReached
+            | EventType::RefundCompleted => {}
         }
         self.last_seq = event.seq;
     }

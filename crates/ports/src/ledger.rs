@@ -7,9 +7,10 @@ use domain::{
     budget::Budget,
     charge::Charge,
     event::UsageEvent,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     ledger::{Outcome, Request},
     pool::{Pool, PoolKey, PoolPeriod},
+    saga::Saga,
     trace_parent::TraceParent,
 };
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,8 @@ pub struct ShardSnapshot {
     pub pools: Vec<Pool>,
     pub past_periods: Vec<(PoolKey, PoolPeriod)>,
     pub budgets: Vec<Budget>,
+    /// In the order of their ids.
+    pub sagas: Vec<Saga>,
     /// The number the shard gave last, whether or not its row exists.
     pub last_seq: i64,
 }
@@ -156,6 +159,11 @@ pub trait Ledger: Send + Sync {
     async fn find_charge(&self, id: ChargeId) -> Result<Option<Charge>>;
 
     async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>>;
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>>;
+
+    /// Sagas that have not ended, in the order of their ids, after `after`.
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>>;
 
     /// As stored: a period that is due is not opened by reading. `domain::ledger::pool_view` shows the pool as of now.
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>>;

@@ -58,10 +58,14 @@ fn errand_is_true(errand: &Errand, own: &[&Charge]) -> Result<(), String> {
     if errand.refused && errand.charge_id.is_none() {
         return wrong("refused and done");
     }
-    let settled = |tokens: i64| charge.status == ChargeStatus::Settled && charge.settled.get() == tokens;
+    let refunded = charge.refunded.get();
+    if refunded < errand.refunded || refunded > errand.refunded + errand.maybe_refunded {
+        return wrong("another refund than its owner was told");
+    }
+    let settled = |tokens: i64| charge.settled.get() == tokens && matches!(charge.status, ChargeStatus::Settled | ChargeStatus::Refunded);
     let fits = match errand.wish {
         // What is known beforehand is never spent on credit.
-        Wish::Consume => settled(errand.tokens) && charge.debt.is_zero(),
+        Wish::Consume | Wish::Refund(_) => settled(errand.tokens) && charge.debt.is_zero(),
         Wish::Hold(End::Settle(tokens)) if errand.ended => settled(tokens),
         // Released by its owner, or expired before.
         Wish::Hold(End::Release) if errand.ended => matches!(charge.status, ChargeStatus::Released | ChargeStatus::Expired),

@@ -69,6 +69,7 @@ impl Plan {
             late: rate(4, 300),
             twice: rate(6, 300),
             slow: rate(8, 300),
+            deadly: rate(12, 20),
             holes: rate(10, 100),
         };
         let deaths = if seed.is_multiple_of(5) { 0 } else { 6 };
@@ -128,10 +129,7 @@ fn start() -> DateTime<Utc> {
 async fn simulate(plan: Plan, network: &Arc<Network>) -> Result<Run, String> {
     let mut world = World::new(network);
     world.grant().await?;
-    for role in Role::ALL {
-        world.start(role);
-    }
-    world.start(Role::TokenService);
+    world.replace();
     for _ in 0..plan.steps {
         world.step(&plan).await;
     }
@@ -190,6 +188,7 @@ impl World {
             self.ask();
         }
         sleep(Duration::from_millis(self.network.below(600))).await;
+        self.replace();
     }
 
     /// Ends a process, or stops one for a while; in either case another one takes its place.
@@ -208,13 +207,23 @@ impl World {
         self.start(process.role);
     }
 
+    /// Who died at a call has nobody in its place yet.
+    fn replace(&mut self) {
+        for role in Role::ALL {
+            let running = living(&self.town).iter().filter(|process| process.role == role).count();
+            (running..role.processes()).for_each(|_| self.start(role));
+        }
+    }
+
     fn ask(&mut self) {
         let number = u64::try_from(self.under_way.len()).unwrap_or(u64::MAX);
         let user = Self::user(self.network.below(USERS));
         // Its own amount: the number is in it.
         let amount = i64::try_from(100 * (1 + self.network.below(40)) + number).unwrap_or(i64::MAX);
-        let wish = match self.network.below(6) {
+        let wish = match self.network.below(7) {
             0..=2 => Wish::Consume,
+            // Partly, wholly, or more than there is to give back.
+            6 => Wish::Refund(i64::try_from(1 + self.network.below(3)).unwrap_or(1) * amount / 2),
             3 => Wish::Hold(End::Release),
             4 => Wish::Hold(End::Abandon),
             // Below, exactly, or above what was held.
@@ -267,7 +276,9 @@ impl World {
             }
         }
         let held = self.stores.journal.every_charge().into_iter().find(|charge| charge.status == domain::charge::ChargeStatus::Held);
-        Ok(held.map(|charge| format!("{} is still held", charge.spec.id)))
+        let open = self.stores.journal.open_sagas(None, 1).await.map_err(|error| error.to_string())?;
+        let held = held.map(|charge| format!("{} is still held", charge.spec.id));
+        Ok(held.or_else(|| open.first().map(|saga| format!("the saga {} has not ended", saga.id))))
     }
 }
 
@@ -288,6 +299,7 @@ impl Failure {
                 with(Faults { late: 0, ..faults }),
                 with(Faults { twice: 0, ..faults }),
                 with(Faults { slow: 0, ..faults }),
+                with(Faults { deadly: 0, ..faults }),
                 with(Faults { holes: 0, ..faults }),
             ];
             let fails = |plan: Plan| (plan != smallest.plan).then(|| run(plan).err()).flatten();

@@ -15,8 +15,9 @@ use chrono::{DateTime, Utc};
 use domain::{
     budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result,
@@ -69,6 +70,14 @@ impl Ledger for JournalLink {
 
     async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>> {
         self.journal.charges(query).await
+    }
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        self.journal.find_saga(id).await
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        self.call("ledger.open_sagas", Effect::Read, move |journal| async move { journal.open_sagas(after, limit).await }).await
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -25,6 +25,8 @@ pub struct Faults {
     pub twice: u32,
     /// Takes a while.
     pub slow: u32,
+    /// The process dies at its call, which is done or not.
+    pub deadly: u32,
     /// The log loses a record that it acknowledged, as an unclean election of a leader does.
     pub holes: u32,
 }
@@ -48,6 +50,7 @@ enum Fate {
     LostAfter,
     Late(Duration),
     Twice(Duration),
+    Dies { done: bool },
 }
 
 /// The dice, the virtual time and the story so far; shared by everything in one simulation.
@@ -159,7 +162,7 @@ impl Network {
 
     fn fate(&self, effect: Effect) -> Fate {
         let mut state = self.state();
-        let State { dice, faults: Faults { refused, lost, late, twice, slow, .. }, .. } = &mut *state;
+        let State { dice, faults: Faults { refused, lost, late, twice, slow, deadly, .. }, .. } = &mut *state;
         let drawn = dice.random_range(0..10_000);
         let mut left = Some(drawn);
         // At most one of them: they share the draw.
@@ -168,10 +171,11 @@ impl Network {
             left = left.filter(|_| !fallen).map(|left| left - rate.min(left));
             fallen
         };
-        let [is_refused, is_lost, is_late, is_twice, is_slow] = [*refused, *lost, *late, *twice, *slow].map(&mut falls);
+        let [is_refused, is_lost, is_late, is_twice, is_slow, is_deadly] = [*refused, *lost, *late, *twice, *slow, *deadly].map(&mut falls);
         let mut seconds = |most: u64| Duration::from_millis(dice.random_range(1..most * 1_000));
         match effect {
             _ if is_refused => Fate::Refused,
+            _ if is_deadly => Fate::Dies { done: drawn % 2 == 0 },
             _ if is_slow => Fate::Slow(seconds(3)),
             Effect::Read if is_lost || is_late || is_twice => Fate::Slow(seconds(3)),
             _ if is_lost && drawn % 2 == 0 => Fate::LostBefore,
@@ -265,6 +269,15 @@ impl Link {
                 let answer = work().await;
                 self.later(time, work);
                 answer
+            }
+            Fate::Dies { done } => {
+                tell(if done { "is done, and its process dies" } else { "is not done, its process dies" });
+                if done {
+                    // Nobody waits for this answer.
+                    drop(work().await);
+                }
+                self.life.end();
+                Err(lost())
             }
         };
         // It may have died or been stopped while it waited.

@@ -39,6 +39,8 @@ pub enum End {
 pub enum Wish {
     Consume,
     Hold(End),
+    /// A consume that is refunded, twice as much as is said here if so much is left.
+    Refund(i64),
 }
 
 /// One wish, and what its owner was told of it. No two errands are of the same amount, which tells their charges apart.
@@ -51,6 +53,10 @@ pub struct Errand {
     pub charge_id: Option<Uuid>,
     /// The end of a hold was acknowledged.
     pub ended: bool,
+    /// Acknowledged, in tokens.
+    pub refunded: i64,
+    /// Asked for and never answered, in tokens.
+    pub maybe_refunded: i64,
     /// Answered with a refusal: nothing may have been done.
     pub refused: bool,
     /// Asks without a key, and so only once.
@@ -77,13 +83,24 @@ enum Told {
 
 impl Errand {
     pub fn new(user: UserId, tokens: i64, wish: Wish, keyless: bool) -> Self {
-        Self { user, tokens, wish, charge_id: None, ended: false, refused: false, keyless, astonished: None }
+        Self {
+            user,
+            tokens,
+            wish,
+            charge_id: None,
+            ended: false,
+            refunded: 0,
+            maybe_refunded: 0,
+            refused: false,
+            keyless,
+            astonished: None,
+        }
     }
 
     /// From the first question to the last answer.
     pub async fn run(mut self, number: u64, town: Town, network: Arc<Network>) -> Self {
         let told = match self.wish {
-            Wish::Consume => {
+            Wish::Consume | Wish::Refund(_) => {
                 let body = json!({"provider": "openai", "tokens": self.tokens});
                 let key = format!("consume-{number}");
                 ask(&town, &network, self.user, (!self.keyless).then_some(&key), "consume", &body).await
@@ -97,7 +114,14 @@ impl Errand {
             return self;
         };
         self.charge_id = Some(charge);
-        let Wish::Hold(end) = self.wish else { return self };
+        let end = match self.wish {
+            Wish::Consume => return self,
+            Wish::Refund(tokens) => {
+                self.refund(number, charge, tokens, &town, &network).await;
+                return self;
+            }
+            Wish::Hold(end) => end,
+        };
         let (what, body) = match end {
             End::Abandon => return self,
             End::Settle(tokens) => ("settle", json!({"chargeId": charge, "tokens": tokens})),
@@ -110,6 +134,21 @@ impl Errand {
             self.ended |= self.note(told).is_some();
         }
         self
+    }
+
+    async fn refund(&mut self, number: u64, charge: Uuid, tokens: i64, town: &Town, network: &Arc<Network>) {
+        let body = json!({"chargeId": charge, "tokens": tokens});
+        for time in 0..2 {
+            sleep(Duration::from_millis(network.below(8_000))).await;
+            let key = (!network.one_in(3)).then(|| format!("refund-{number}-{time}"));
+            match ask(town, network, self.user, key.as_ref(), "refund", &body).await {
+                Told::Done(_) => self.refunded += tokens,
+                // Too little is left, or nothing any more.
+                Told::Refused => {}
+                Told::Nothing => self.maybe_refunded += tokens,
+                Told::Astonished(what) => self.astonished = Some(what),
+            }
+        }
     }
 
     fn note(&mut self, told: Told) -> Option<Value> {
@@ -133,6 +172,8 @@ async fn ask(town: &Town, network: &Network, user: UserId, key: Option<&String>,
                 match status {
                     200..300 => return Told::Done(answer),
                     402 if attempt == 0 => return Told::Refused,
+                    // What is refused once stays refused: nothing is ever left again.
+                    422 if what == "refund" => return Told::Refused,
                     // An earlier attempt may still be on its way to the ledger.
                     402 => return Told::Nothing,
                     503 if key.is_none() && answer["reason"].as_str().is_some_and(|reason| reason.contains(NOTHING_CHANGED)) => {

@@ -26,6 +26,14 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 3] = [Self::TokenService, Self::Relay, Self::Analytics];
 
+    /// How many run beside each other, those aside that were stopped and wake up.
+    pub const fn processes(self) -> usize {
+        match self {
+            Self::TokenService => 2,
+            Self::Relay | Self::Analytics => 1,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::TokenService => "token-service",

@@ -109,6 +109,18 @@ CREATE TABLE budget (
 
 CREATE INDEX budget_by_shard ON budget (shard);
 
+CREATE TABLE saga (
+    id BLOB PRIMARY KEY,
+    shard INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    -- JSON: who, what, and the steps with their times.
+    state TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX saga_by_shard ON saga (shard, id);
+-- What has to be brought to its end.
+CREATE INDEX saga_open ON saga (id) WHERE NOT ended;
+
 CREATE TABLE idempotency (
     scope TEXT NOT NULL,
     key TEXT NOT NULL,

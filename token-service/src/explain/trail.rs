@@ -6,11 +6,12 @@ use domain::{
     amount::Tokens,
     charge::{Charge, ChargeStatus},
     event::{EventType, UsageEvent},
-    ids::{EventId, Shard},
+    ids::{EventId, SagaId, Shard},
     rollup::{self, CellKey, CellValue, Dimension, RollupScope},
+    saga::{self, Saga},
     time::Grain,
 };
-use futures::future::{join, join_all};
+use futures::future::{join, join_all, try_join_all};
 use ports::{
     Result,
     outbox::{OutboxRow, ShardHead},
@@ -49,9 +50,8 @@ pub async fn of_charge(service: &Service, charge: &Charge) -> Result<(Vec<Found>
             if event.event.charge_id != Some(charge.spec.id) {
                 continue;
             }
-            let is_last = event.event.kind == latest_kind(charge.status);
             found.push(Found { row, event });
-            if is_last {
+            if is_all(charge, &found) {
                 return Ok((found, true));
             }
         }
@@ -59,14 +59,24 @@ pub async fn of_charge(service: &Service, charge: &Charge) -> Result<(Vec<Found>
     Ok((found, false))
 }
 
-const fn latest_kind(status: ChargeStatus) -> EventType {
-    match status {
+/// Whether these events lead up to the state of the charge.
+fn is_all(charge: &Charge, found: &[Found]) -> bool {
+    let of_kind = |kind: EventType| found.iter().map(|found| &found.event.event).filter(move |event| event.kind == kind);
+    let end = match charge.status {
         ChargeStatus::Held => EventType::ChargeHeld,
-        ChargeStatus::Settled => EventType::ChargeSettled,
+        ChargeStatus::Settled | ChargeStatus::Refunded => EventType::ChargeSettled,
         ChargeStatus::Released => EventType::ChargeReleased,
         ChargeStatus::Expired => EventType::ChargeExpired,
-        ChargeStatus::Refunded => EventType::ChargeRefunded,
-    }
+    };
+    let refunded: i128 = of_kind(EventType::ChargeRefunded).map(|event| event.tokens).sum();
+    of_kind(end).next().is_some() && refunded >= i128::from(charge.refunded.get())
+}
+
+/// The sagas of the refunds among these events, in their order.
+pub async fn refunds(service: &Service, found: &[Found]) -> Result<Vec<Saga>> {
+    let ids = found.iter().filter_map(|found| saga::of_event(&found.event.event));
+    let sagas = try_join_all(ids.map(|id| service.ledger.find_saga(id))).await?;
+    Ok(sagas.into_iter().flatten().collect())
 }
 
 #[derive(Serialize)]
@@ -76,6 +86,9 @@ pub struct Stages {
     #[serde(rename = "type")]
     kind: EventType,
     tokens: Tokens,
+    /// Of a refund.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saga_id: Option<SagaId>,
     occurred_at: Instant,
     recorded_at: Instant,
     outbox: OutboxStage,
@@ -170,6 +183,7 @@ async fn stages_of(service: &Service, Found { row, event }: &Found, heads: &[Sha
         event_id: fact.id,
         kind: fact.kind,
         tokens: fact.tokens,
+        saga_id: saga::of_event(fact),
         occurred_at: Instant(fact.occurred_at),
         recorded_at: Instant(event.recorded_at),
         outbox: OutboxStage { shard: row.shard, seq: row.seq, epoch: row.epoch, published },

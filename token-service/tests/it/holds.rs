@@ -42,7 +42,7 @@ async fn a_hold_is_settled_with_what_was_used() {
     assert_eq!(world.remaining(Payer::User(user(1))), 90);
     let mut shown = world.get(&caller(1), &format!("/api/v1/tokens/charges/{id}")).await.expect(200).body;
     shown["chargeId"] = json!("…");
-    insta::assert_snapshot!(shown.to_string(), @r#"{"chargeId":"…","createdAt":"2026-11-21T12:00:00.000Z","debt":0,"expiresAt":"2026-11-21T12:05:00.000Z","held":60,"metadata":{},"model":"gpt-4o","provider":"openai","refunded":0,"seq":0,"settled":10,"settledAt":"2026-11-21T12:00:00.000Z","shard":59,"status":"SETTLED","userId":"00000000-0000-0000-0000-000000000001"}"#);
+    insta::assert_snapshot!(shown.to_string(), @r#"{"chargeId":"…","createdAt":"2026-11-21T12:00:00.000Z","debt":0,"expiresAt":"2026-11-21T12:05:00.000Z","held":60,"metadata":{},"model":"gpt-4o","provider":"openai","refunded":0,"seq":2,"settled":10,"settledAt":"2026-11-21T12:00:00.000Z","shard":59,"status":"SETTLED","userId":"00000000-0000-0000-0000-000000000001"}"#);
 }
 
 #[tokio::test]

@@ -19,5 +19,6 @@ mod payers;
 mod pools;
 mod previews;
 mod prompts;
+mod refunds;
 mod unknown_outcomes;
 mod world;

@@ -39,6 +39,7 @@ pub struct Stores {
     pub buckets: Arc<FakeBuckets>,
     pub accounts: Arc<FakeAccounts>,
     pub answers: Arc<MemoryAnswers>,
+    pub downstream: Arc<Downstream>,
     pub clock: Clock,
 }
 
@@ -50,6 +51,7 @@ impl Stores {
             buckets: Arc::new(FakeBuckets::new(clock.clone())),
             accounts: Arc::default(),
             answers: Arc::default(),
+            downstream: Arc::default(),
             clock,
         }
     }
@@ -91,8 +93,8 @@ impl World {
             accounts: Arc::clone(&stores.accounts) as _,
             answers: Arc::clone(&stores.answers) as _,
             outbox: Arc::clone(&stores.ledger) as _,
-            event_log: Arc::new(Downstream),
-            usage_store: Arc::new(Downstream),
+            event_log: Arc::clone(&stores.downstream) as _,
+            usage_store: Arc::clone(&stores.downstream) as _,
             webhooks: Arc::new(FakeWebhooks::default()),
             networks: Networks::Public,
             webhook_http: webhook_client(Networks::Public).unwrap(),

@@ -17,6 +17,7 @@ mod money;
 mod path;
 mod predecessor;
 mod race;
+mod refunds;
 mod roles;
 mod seed;
 mod settings;

@@ -5,12 +5,13 @@ use super::{
     claims::Claims,
     numbering::Numbering,
     rows::{ChargeRow, PeriodRef, PeriodRow, PoolRef, PoolRow},
+    sagas::{SagaRow, load_sagas},
 };
 use crate::{columns::to_json, database::failed};
 use domain::{
     charge::Charge,
-    ids::ChargeId,
-    ledger::{Decision, LedgerState, Outcome, PeriodKey, decide},
+    ids::{ChargeId, SagaId},
+    ledger::{Decision, LedgerState, PeriodKey, decide},
     pool::{Pool, PoolKey},
 };
 use ports::{
@@ -40,8 +41,12 @@ impl Batch {
         if let Some(answer) = self.claims.earlier_answer(request)? {
             return Ok(answer);
         }
-        let mut decision = decide(&mut self.state, &request.request);
-        self.number(&mut decision, request)?;
+        let decision = decide(&mut self.state, &request.request);
+        for event in &decision.events {
+            let seq = self.numbering.number(event.clone(), request)?;
+            self.state.number(event, seq);
+        }
+        let decision = Decision { outcome: decision.outcome.numbered(&self.state), ..decision };
         if let Some(own) = &request.idempotency {
             self.claims.remember(own, &request.request, &decision)?;
         }
@@ -60,30 +65,15 @@ impl Batch {
         let period = |key: &PeriodKey| state.past_periods.get(key).map(|period| PeriodRow::of(&key.0, period));
         let periods: Vec<PeriodRow> = changed.past_periods.iter().filter_map(period).collect();
         let budgets = changed.budgets.iter().filter_map(|key| state.budgets.get(key)).map(BudgetRow::of).collect::<Result<Vec<_>>>()?;
+        let sagas = changed.sagas.iter().filter_map(|id| state.sagas.get(id)).map(SagaRow::of).collect::<Result<Vec<_>>>()?;
         put(connection, include_str!("../../sql/insert_events.sql"), numbering.events()).await?;
         put(connection, include_str!("../../sql/raise_heads.sql"), &numbering.changed_heads()).await?;
         put(connection, include_str!("../../sql/put_charges.sql"), &charges).await?;
         put(connection, include_str!("../../sql/put_pools.sql"), &pools).await?;
         put(connection, include_str!("../../sql/put_periods.sql"), &periods).await?;
         put(connection, include_str!("../../sql/put_budgets.sql"), &budgets).await?;
+        put(connection, include_str!("../../sql/put_sagas.sql"), &sagas).await?;
         put(connection, include_str!("../../sql/put_idempotency.sql"), claims.changed()).await
-    }
-
-    /// Numbers the events and lets the charge, in the state and in the answer, know its first number.
-    fn number(&mut self, decision: &mut Decision, request: &LedgerRequest) -> Result<()> {
-        for event in &decision.events {
-            let seq = self.numbering.number(event.clone(), request)?;
-            let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
-            if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
-                charge.seq = seq;
-            }
-        }
-        if let Outcome::Charged { charge, .. } = &mut decision.outcome
-            && let Some(stored) = self.state.charges.get(&charge.spec.id)
-        {
-            charge.seq = stored.seq;
-        }
-        Ok(())
     }
 }
 
@@ -113,7 +103,9 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
         state.past_periods.insert((key, period.starts_at), period);
     }
     let owners = state.budget_owners(requests.iter().map(|request| &request.request));
-    state.budgets = load_budgets(connection, &owners).await?;
+    state.budgets = load_budgets(&mut *connection, &owners).await?;
+    let sagas: BTreeSet<SagaId> = commands().filter_map(|command| command.saga()).collect();
+    state.sagas = load_sagas(connection, &sagas).await?;
     Ok(state)
 }
 

@@ -11,8 +11,9 @@ use chrono::{DateTime, Utc};
 use domain::{
     budget::Budget,
     charge::Charge,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use futures::future::{join_all, try_join_all};
 use ports::{
@@ -62,6 +63,21 @@ impl Ledger for Databases {
 
     async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>> {
         self.home(query.payer.shard()).await?.charges(query).await
+    }
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        match id.shard() {
+            Some(shard) => self.home(shard).await?.find_saga(id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        let pages = try_join_all(self.all.iter().map(|database| database.open_sagas(after, limit))).await?;
+        let mut sagas: Vec<Saga> = pages.into_iter().flatten().collect();
+        sagas.sort_unstable_by_key(|saga| saga.id);
+        sagas.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(sagas)
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -146,7 +146,7 @@ impl Move<'_> {
         Ok(sqlx::query(statement).bind(&self.columns).execute(connection).await.map(drop)?)
     }
 
-    async fn picture(&self, connection: &mut PgConnection) -> Result<(i64, String, String, String, String), Failure> {
+    async fn picture(&self, connection: &mut PgConnection) -> Result<(i64, String, String, String, String, String), Failure> {
         Ok(sqlx::query_as(include_str!("../sql/move/picture.sql")).bind(&self.columns).fetch_one(connection).await?)
     }
 }

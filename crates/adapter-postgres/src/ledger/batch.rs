@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     event::{NewEvent, UsageEvent},
     ids::Shard,
-    ledger::{LedgerState, Outcome, decide},
+    ledger::{Decision, LedgerState, Outcome, decide},
 };
 use ports::ledger::{LedgerAnswer, LedgerRequest};
 use std::collections::BTreeMap;
@@ -44,7 +44,8 @@ impl<'a> Batch<'a> {
     pub fn is_one_statement(&self) -> bool {
         let changed = &self.state.changed;
         let only_new = changed.charges.len() == changed.new_charges.len();
-        only_new && changed.past_periods.is_empty() && changed.budgets.is_empty() && self.claims.only_inserts()
+        let rarer = changed.past_periods.is_empty() && changed.budgets.is_empty() && changed.sagas.is_empty();
+        only_new && rarer && self.claims.only_inserts()
     }
 
     /// Answers the next request, in arrival order.
@@ -62,17 +63,12 @@ impl<'a> Batch<'a> {
     }
 
     fn decide(&mut self, request: &'a LedgerRequest, opened: bool) -> Result<Outcome, Failure> {
-        let decision = decide(&mut self.state, &request.request);
-        let changed = !decision.events.is_empty();
-        for event in decision.events {
+        let Decision { outcome, events } = decide(&mut self.state, &request.request);
+        let changed = !events.is_empty();
+        for event in events {
             self.number(request, event)?;
         }
-        let mut outcome = decision.outcome;
-        if let Outcome::Charged { charge, .. } = &mut outcome
-            && let Some(stored) = self.state.charges.get(&charge.spec.id)
-        {
-            charge.seq = stored.seq;
-        }
+        let outcome = outcome.numbered(&self.state);
         self.claims.keep(request, opened, &outcome, changed)?;
         Ok(outcome)
     }
@@ -83,10 +79,7 @@ impl<'a> Batch<'a> {
         let head = self.heads.get_mut(&shard).filter(|_| shard == request.shard);
         let head = head.ok_or_else(|| corrupt("a request that names another shard than its payer's"))?;
         head.last_seq += 1;
-        let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
-        if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
-            charge.seq = head.last_seq;
-        }
+        self.state.number(&event, head.last_seq);
         let numbered = UsageEvent { event, seq: head.last_seq, epoch: head.epoch, recorded_at: self.recorded_at };
         let payload = event_codec::encode(&numbered).map_err(|error| corrupt(error.to_string()))?;
         // A period that opens or a threshold that is reached with a charge says nothing of it.

@@ -4,6 +4,7 @@ use super::{
     Failure,
     budgets::load_budgets,
     rows::{ChargeRow, PeriodRow, PoolRow, is_org},
+    sagas::load_sagas,
 };
 use crate::{
     databases::homes::away,
@@ -11,7 +12,7 @@ use crate::{
 };
 use domain::{
     charge::Charge,
-    ids::{ChargeId, Shard},
+    ids::{ChargeId, SagaId, Shard},
     ledger::{Command, LedgerState, PeriodKey},
     pool::PoolKey,
 };
@@ -69,8 +70,11 @@ pub(super) async fn load_state<'a>(
         load_periods(connection, &periods, &mut state).await?;
     }
     if budgets {
-        load_budgets(connection, requests, &mut state).await?;
+        load_budgets(connection, requests.clone(), &mut state).await?;
     }
+    let sagas: BTreeSet<(Shard, SagaId)> =
+        requests.filter_map(|request| request.request.command.saga().map(|id| (request.shard, id))).collect();
+    state.sagas = load_sagas(connection, &sagas).await?;
     Ok(state)
 }
 

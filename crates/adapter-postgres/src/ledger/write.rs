@@ -1,6 +1,6 @@
 //! Writes what a batch decided: one statement for the rows of the common case, one more for each rarer table that is touched.
 
-use super::{Failure, batch::Batch, budgets::put_budgets, rows::is_org};
+use super::{Failure, batch::Batch, budgets::put_budgets, rows::is_org, sagas::put_sagas};
 use crate::{error::corrupt, shard::shard_column};
 use domain::{
     charge::{Charge, Metadata},
@@ -22,6 +22,7 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> R
     update_charges(connection, &changed).await?;
     put_periods(connection, batch).await?;
     put_budgets(connection, batch).await?;
+    put_sagas(connection, batch).await?;
     batch.claims.change(connection).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Mutex};
 #[tokio::test]
 async fn a_random_workload_is_clean_whether_or_not_it_is_published_and_applied() {
     for seed in 0..20 {
-        for world in [World::after(seed, 600), World::settled(seed, 600)] {
+        for world in [World::after(seed, 800), World::settled(seed, 800)] {
             let report = world.audit(Scope::default()).await;
             assert_eq!(different(&report), HashMap::new(), "seed {seed}: {:#?}", report.invariants);
             assert!(report.clean && report.checked_events > 200, "{}", report.checked_events);

@@ -8,7 +8,7 @@ use domain::{
     charge::{Charge, ChargeStatus},
     event::{EventType, UsageEvent},
     ids::EventId,
-    ledger::Outcome,
+    ledger::{LedgerState, Outcome},
     money::Cost,
     rollup::{self, Dimension, RollupScope},
     time::Grain,
@@ -130,6 +130,87 @@ async fn a_raised_limit_a_forgotten_threshold_and_a_lost_budget_are_differences(
     .await;
     assert!(only(&report, &["I3"]), "{:?}", different(&report));
     assert_eq!(first(&report, "I3").found, "none");
+}
+
+/// A charge of which something was refunded that had been purchased, from a pool of which something purchased stays spent.
+fn some_refunded(data: &mut Data) -> Charge {
+    let is_wanted = |state: &LedgerState, charge: &Charge| {
+        let pool = state.pools.get(&pool_key(charge.spec.payer, charge.spec.provider.as_str()));
+        !charge.returned().purchased.is_zero() && pool.is_some_and(|pool| !pool.purchased.settled.is_zero())
+    };
+    let charges = data.shards.iter().flat_map(|shard| shard.state.charges.values().filter(|charge| is_wanted(&shard.state, charge)));
+    charges.max_by_key(|charge| charge.spec.id).unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_refund_that_did_not_come_back_and_one_that_came_back_twice_are_differences() {
+    for change in [1, -1] {
+        let (report, _) = after(|data, _| {
+            let charge = some_refunded(data);
+            let key = pool_key(charge.spec.payer, charge.spec.provider.as_str());
+            let balance = &mut data.shard(key.payer.shard()).state.pools.get_mut(&key).unwrap().purchased;
+            balance.settled = Tokens::new(balance.settled.get() + change).unwrap();
+        })
+        .await;
+        assert!(only(&report, &["I1", "I3"]), "{:?}", different(&report));
+        let found = &report.invariants[0].differences;
+        assert!(found.iter().any(|difference| difference.subject.starts_with("settled of all balances")), "{found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_charge_that_says_another_refunded_amount_than_its_events_is_named() {
+    let mut id = None;
+    let (report, _) = after(|data, _| {
+        let charge = some_refunded(data);
+        id = Some(charge.spec.id);
+        let stored = data.shard(charge.spec.payer.shard()).state.charges.get_mut(&charge.spec.id).unwrap();
+        stored.refunded = Tokens::new(charge.refunded.get() - 1).unwrap();
+    })
+    .await;
+    assert_eq!((first(&report, "I2").charge_id, first(&report, "I2").subject.as_str()), (id, "refunded tokens of a charge"));
+    assert_eq!(first(&report, "I3").charge_id, id);
+}
+
+#[tokio::test]
+async fn a_refund_above_what_was_settled_is_named_with_its_event() {
+    let world = World::settled(42, 900);
+    let refund = {
+        let mut data = world.data();
+        let event = data.middle_event();
+        let shard = data.shard(event.shard());
+        shard.last_seq += 1;
+        let mut refund = event.clone();
+        (refund.seq, refund.event.id, refund.event.kind) = (shard.last_seq, EventId::generate(), EventType::ChargeRefunded);
+        refund.event.tokens = Tokens::new(event.event.tokens.get() + 1).unwrap();
+        shard.rows.push(crate::world::Row { seq: refund.seq, payload: event_codec::encode(&refund).unwrap() });
+        refund
+    };
+    world.data().catch_up(refund.shard());
+    let report = world.audit(Scope::default()).await;
+    assert!(names(first(&report, "I2"), &refund), "{:#?}", first(&report, "I2"));
+    assert_eq!(first(&report, "I2").subject, "refunds of a charge");
+}
+
+#[tokio::test]
+async fn a_saga_that_is_elsewhere_than_its_events_say_and_one_that_is_lost_are_differences() {
+    for lose in [false, true] {
+        let mut subject = String::new();
+        let (report, _) = after(|data, _| {
+            let sagas = data.shards.iter().flat_map(|shard| shard.state.sagas.values());
+            let saga = sagas.filter(|saga| saga.status().is_end()).max_by_key(|saga| saga.id).unwrap().clone();
+            subject = format!("saga {}", saga.id);
+            let sagas = &mut data.shard(saga.shard()).state.sagas;
+            if lose {
+                sagas.remove(&saga.id);
+            } else {
+                sagas.get_mut(&saga.id).unwrap().steps.pop();
+            }
+        })
+        .await;
+        assert!(only(&report, &["I3"]), "{:?}", different(&report));
+        assert_eq!(first(&report, "I3").subject, subject);
+    }
 }
 
 /// A hold that still runs, and where it is.

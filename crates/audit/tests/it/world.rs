@@ -8,11 +8,12 @@ use domain::{
     budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit},
     charge::{Charge, ChargeSpec, Metadata},
     event::UsageEvent,
-    ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, Shard, UserId},
+    ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, SagaId, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request, decide},
     money::Cost,
     pool::{Pool, PoolKey},
     rollup::{self, CellKey, CellValue, RollupScope},
+    saga::Saga,
     threshold::Threshold,
     time::{Grain, Period},
 };
@@ -57,6 +58,8 @@ pub struct Data {
     pub now: DateTime<Utc>,
     rng: StdRng,
     holds: Vec<ChargeId>,
+    spent: Vec<ChargeId>,
+    refunds: Vec<SagaId>,
     /// What was once told of charges, under keys.
     pub answers: Vec<(ChargeId, Outcome)>,
     /// Every read of a store is preceded by this many steps of traffic.
@@ -71,7 +74,17 @@ impl World {
         let shards = (0..SHARDS).map(|_| ShardData::default()).collect();
         let now = "2026-11-21T23:58:00Z".parse().unwrap();
         let rng = StdRng::seed_from_u64(seed);
-        let data = Data { shards, cells: BTreeMap::new(), now, rng, holds: Vec::new(), answers: Vec::new(), steps_per_read: 0 };
+        let data = Data {
+            shards,
+            cells: BTreeMap::new(),
+            now,
+            rng,
+            holds: Vec::new(),
+            spent: Vec::new(),
+            refunds: Vec::new(),
+            answers: Vec::new(),
+            steps_per_read: 0,
+        };
         Self(Arc::new(Mutex::new(data)))
     }
 
@@ -163,7 +176,15 @@ impl Data {
         let pool = pool_key(payer, provider);
         let amount = Tokens::new(self.rng.random_range(1..200)).unwrap();
         let held = |data: &mut Self| (!data.holds.is_empty()).then(|| data.holds[data.rng.random_range(0..data.holds.len())]);
-        let command = match self.rng.random_range(0..13) {
+        let command = match self.rng.random_range(0..15) {
+            13 => match self.refund(amount) {
+                Some(refund) => refund,
+                None => return,
+            },
+            14 => match self.refunds.pop() {
+                Some(saga_id) => Command::CompleteRefund { saga_id },
+                None => return,
+            },
             12 => self.set_budget(payer),
             0 => Command::Grant { pool, tokens: amount, reason: "gift".into() },
             1 => {
@@ -183,9 +204,23 @@ impl Data {
                 Some(charge_id) => Command::Expire { charge_id },
                 None => return,
             },
-            _ => Command::Consume { spec: self.spec(&pool), tokens: amount },
+            _ => {
+                let spec = self.spec(&pool);
+                self.spent.push(spec.id);
+                Command::Consume { spec, tokens: amount }
+            }
         };
         self.run(command);
+    }
+
+    /// Of a hold or a spend, which may have been refused: a part or all.
+    fn refund(&mut self, amount: Tokens) -> Option<Command> {
+        let all = self.spent.len() + self.holds.len();
+        let index = (all > 0).then(|| self.rng.random_range(0..all))?;
+        let charge_id = self.spent.get(index).copied().or_else(|| self.holds.get(index - self.spent.len()).copied())?;
+        let tokens = self.rng.random_bool(0.5).then_some(amount);
+        let saga_id = SagaId::new(charge_id.shard()?, self.now);
+        Some(Command::Refund { saga_id, charge_id, tokens, reason: None })
     }
 
     fn set_budget(&mut self, payer: Payer) -> Command {
@@ -217,6 +252,7 @@ impl Data {
         let shard = match (command.pool(), command.charge(), &command) {
             (_, _, Command::RecordRefusals(refusals)) => refusals.payer.shard(),
             (_, _, Command::SetBudget { key, .. }) => key.payer.shard(),
+            (_, _, Command::CompleteRefund { saga_id }) => saga_id.shard().unwrap(),
             (Some(pool), _, _) => pool.payer.shard(),
             (None, charge, _) => charge.unwrap().shard().unwrap(),
         };
@@ -234,10 +270,13 @@ impl Data {
         for event in decision.events {
             data.last_seq += 1;
             let event = UsageEvent { event, seq: data.last_seq, epoch: 0, recorded_at: now };
-            if let Some(charge) = event.event.charge_id.and_then(|id| data.state.charges.get_mut(&id)).filter(|charge| charge.seq == 0) {
-                charge.seq = event.seq;
-            }
+            data.state.number(&event.event, event.seq);
             data.rows.push(Row { seq: event.seq, payload: event_codec::encode(&event).unwrap() });
+        }
+        if let Outcome::SagaMoved { saga } = &decision.outcome
+            && !saga.status().is_end()
+        {
+            self.refunds.push(saga.id);
         }
         self.answers.extend(told);
     }
@@ -325,6 +364,12 @@ impl Ledger for World {
     async fn charges(&self, _: &ChargeQuery) -> Result<Vec<Charge>> {
         unimplemented!("the audit reads snapshots")
     }
+    async fn find_saga(&self, _: SagaId) -> Result<Option<Saga>> {
+        unimplemented!("the audit reads snapshots")
+    }
+    async fn open_sagas(&self, _: Option<SagaId>, _: u32) -> Result<Vec<Saga>> {
+        unimplemented!("the audit reads snapshots")
+    }
     async fn find_pool(&self, _: &PoolKey) -> Result<Option<Pool>> {
         unimplemented!("the audit reads snapshots")
     }
@@ -354,6 +399,7 @@ impl Ledger for World {
             pools: data.state.pools.values().cloned().collect(),
             past_periods: data.state.past_periods.iter().map(|((key, _), period)| (key.clone(), *period)).collect(),
             budgets: data.state.budgets.values().cloned().collect(),
+            sagas: data.state.sagas.values().cloned().collect(),
             last_seq: data.last_seq,
         })
     }

@@ -35,6 +35,10 @@ on_each_adapter_and_two_databases! {
         a_hold_that_ended_by_itself_still_completes_its_key,
         answers_are_forgotten_by_whole_days_and_their_keys_are_free_again,
         the_same_charge_again_is_done_once,
+        a_refund_gives_back_in_parts_and_never_more_than_was_settled,
+        a_refund_is_a_saga_that_is_open_until_it_is_completed,
+        a_refund_restores_the_period_in_which_was_spent_and_the_budget_that_counted_it,
+        the_same_refund_again_is_done_once,
         late_usage_is_booked_in_the_period_in_which_it_happened,
         usage_is_recognised_by_its_name_alone;
     two:
@@ -48,6 +52,7 @@ on_each_adapter_and_two_databases! {
         a_budget_set_by_another_handle_binds,
         a_key_used_by_another_handle_is_known,
         a_period_that_began_at_another_handle_is_known,
+        of_refunds_that_race_with_spends_nothing_is_lost_or_given_twice,
         overdue_holds_are_shown_to_one_sweeper_until_its_lease_is_over,
         two_writers_never_overspend_a_pool,
         of_ends_that_race_one_is_booked_and_told_to_all,

@@ -3,15 +3,17 @@
 use super::{
     LedgerState, budget_events,
     pools::{THRESHOLDS, period_of},
+    refunds,
 };
 use crate::{
     amount::Tokens,
     budget::{Budget, Spent},
-    charge::{Charge, ChargeSpec, ChargeStatus},
+    charge::{Charge, ChargeSpec, ChargeStatus, Sources},
     defect::{Defect, is_back},
     event::{EventType, NewEvent},
     ids::ChargeId,
     pool::{Balance, Pool, PoolKey, PoolPeriod},
+    saga::{self, Saga},
     threshold::Threshold,
 };
 use chrono::{DateTime, Utc};
@@ -33,7 +35,9 @@ impl LedgerState {
             EventType::ChargeExpired => self.apply_hold_ended(key, event, ChargeStatus::Expired),
             EventType::PoolGranted => self.apply_granted(key, event),
             EventType::PoolPeriodStarted => self.apply_period(key, event),
-            EventType::ChargeRefunded | EventType::RequestsRefused | EventType::BudgetSet | EventType::ThresholdReached => {}
+            EventType::ChargeRefunded => self.apply_refunded(key, event),
+            EventType::RefundCompleted => self.apply_refund_completed(event),
+            EventType::RequestsRefused | EventType::BudgetSet | EventType::ThresholdReached => {}
         }
     }
 
@@ -116,6 +120,37 @@ impl LedgerState {
         self.put(charge);
     }
 
+    /// Gives back what was refunded. Of a debt that a credit has paid meanwhile nobody knows with what: that comes back as purchased tokens.
+    fn apply_refunded(&mut self, key: PoolKey, event: &NewEvent) {
+        let Some(before) = event.charge_id.and_then(|id| self.charges.get(&id)) else { return };
+        let mut charge = before.clone();
+        charge.refunded = plus(charge.refunded, event.tokens);
+        if charge.refunded >= charge.settled {
+            charge.status = ChargeStatus::Refunded;
+        }
+        let back = match is_back(Defect::RefundNotReturned) {
+            true => Sources::default(),
+            false => charge.returned().beyond(before.returned()),
+        };
+        if let Some(starts_at) = charge.period_start {
+            self.change_period(&key, starts_at, |balance| balance.settled = balance.settled.saturating_sub(back.allowance));
+        }
+        let pool = self.pool(&key, event.occurred_at);
+        pool.purchased.settled = pool.purchased.settled.saturating_sub(back.purchased);
+        let owed = back.debt.min(pool.debt);
+        pool.debt = pool.debt.saturating_sub(owed);
+        pool.purchased.granted = plus(pool.purchased.granted, back.debt.saturating_sub(owed));
+        pay_debt(pool);
+        pool.recount();
+        self.put(charge);
+        self.put_saga(refunds::begun(event));
+    }
+
+    fn apply_refund_completed(&mut self, event: &NewEvent) {
+        let known = saga::of_event(event).and_then(|id| self.sagas.get(&id).cloned());
+        self.put_saga(known.map(|saga| refunds::completed(saga, event)));
+    }
+
     fn apply_granted(&mut self, key: PoolKey, event: &NewEvent) {
         let pool = self.pool(&key, event.occurred_at);
         pool.purchased.granted = plus(pool.purchased.granted, event.tokens);
@@ -196,6 +231,12 @@ impl LedgerState {
     fn put_budget(&mut self, budget: Budget) {
         self.changed.budgets.insert(budget.key.clone());
         self.budgets.insert(budget.key.clone(), budget);
+    }
+
+    fn put_saga(&mut self, saga: Option<Saga>) {
+        let Some(saga) = saga else { return };
+        self.changed.sagas.insert(saga.id);
+        self.sagas.insert(saga.id, saga);
     }
 
     fn return_hold(&mut self, key: &PoolKey, charge: &Charge, now: DateTime<Utc>) {

@@ -4,7 +4,7 @@ use crate::{
     amount::Tokens,
     budget::{BudgetKey, BudgetTerms},
     charge::ChargeSpec,
-    ids::{ChargeId, KeyId, Model, Payer, Provider, UserId},
+    ids::{ChargeId, KeyId, Model, Payer, Provider, SagaId, UserId},
     money::Cost,
     pool::PoolKey,
     threshold::Threshold,
@@ -45,6 +45,19 @@ pub enum Command {
     /// Ends a hold whose deadline has passed; leaves every other charge as it is.
     Expire {
         charge_id: ChargeId,
+    },
+    /// Gives back what a charge has settled, wholly or in part.
+    Refund {
+        /// Of the saga that this begins.
+        saga_id: SagaId,
+        charge_id: ChargeId,
+        /// `None`: all that is left.
+        tokens: Option<Tokens>,
+        reason: Option<String>,
+    },
+    /// Ends the saga of a refund that the totals have counted.
+    CompleteRefund {
+        saga_id: SagaId,
     },
     /// Adds purchased tokens.
     Grant {
@@ -104,7 +117,13 @@ impl Command {
         match self {
             Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(pool_of(spec)),
             Self::Grant { pool, .. } | Self::SetAllowance { pool, .. } => Some(pool.clone()),
-            Self::Settle { .. } | Self::Release { .. } | Self::Expire { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
+            Self::Settle { .. }
+            | Self::Release { .. }
+            | Self::Expire { .. }
+            | Self::Refund { .. }
+            | Self::CompleteRefund { .. }
+            | Self::SetBudget { .. }
+            | Self::RecordRefusals(_) => None,
         }
     }
 
@@ -120,9 +139,28 @@ impl Command {
     pub const fn charge(&self) -> Option<ChargeId> {
         match self {
             Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(spec.id),
-            Self::Settle { charge_id, .. } | Self::Release { charge_id } | Self::Expire { charge_id } => Some(*charge_id),
-            Self::Grant { .. } | Self::SetAllowance { .. } | Self::SetBudget { .. } | Self::RecordRefusals(_) => None,
+            Self::Settle { charge_id, .. } | Self::Release { charge_id } | Self::Expire { charge_id } | Self::Refund { charge_id, .. } => {
+                Some(*charge_id)
+            }
+            Self::CompleteRefund { .. }
+            | Self::Grant { .. }
+            | Self::SetAllowance { .. }
+            | Self::SetBudget { .. }
+            | Self::RecordRefusals(_) => None,
         }
+    }
+
+    /// The saga this command begins or moves.
+    pub const fn saga(&self) -> Option<SagaId> {
+        match self {
+            Self::Refund { saga_id, .. } | Self::CompleteRefund { saga_id } => Some(*saga_id),
+            _ => None,
+        }
+    }
+
+    /// Whether its effect can be told apart from that of every other command by what it names.
+    pub const fn is_recognisable(&self) -> bool {
+        self.charge().is_some() || self.saga().is_some()
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     events::refusals_event,
     outcome::{Decision, Outcome},
     pools::{grant, set_allowance},
+    refunds::{Wanted, complete_refund, refund},
 };
 use crate::{budget::Budget, event::EventType, pool::Pool};
 
@@ -31,6 +32,11 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
         Command::SetBudget { key, terms } => set_budget(state, key, terms, *now),
         Command::Release { charge_id } => end_hold(state, *charge_id, EventType::ChargeReleased, *now),
         Command::Expire { charge_id } => end_hold(state, *charge_id, EventType::ChargeExpired, *now),
+        Command::Refund { saga_id, charge_id, tokens, reason } => {
+            let wanted = Wanted { saga_id: *saga_id, charge_id: *charge_id, tokens: *tokens, reason: reason.as_deref() };
+            refund(state, &wanted, *now, *allowance_cap)
+        }
+        Command::CompleteRefund { saga_id } => complete_refund(state, *saga_id, *now),
         Command::Grant { pool, tokens, reason } => grant(state, pool, *tokens, reason, *now, *allowance_cap),
         Command::SetAllowance { pool, change } => set_allowance(state, pool, change, *now, *allowance_cap),
         Command::RecordRefusals(refusals) => {

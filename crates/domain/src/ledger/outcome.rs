@@ -6,8 +6,9 @@ use crate::{
     budget::{Budget, BudgetKey},
     charge::{Charge, ChargeStatus},
     event::NewEvent,
-    ids::{ChargeId, Payer, Provider},
+    ids::{ChargeId, Payer, Provider, SagaId},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -84,9 +85,18 @@ pub enum Outcome {
         created: bool,
         at: DateTime<Utc>,
     },
+    /// Done now, or done before (then there are no events).
+    SagaMoved {
+        saga: Box<Saga>,
+    },
     QuotaExhausted(QuotaExhausted),
     BudgetExhausted(Box<BudgetExhausted>),
     ChargeNotFound,
+    SagaNotFound,
+    /// More than a charge has left to refund.
+    AmountExceedsRest {
+        rest: Tokens,
+    },
     InvalidTransition {
         status: ChargeStatus,
     },
@@ -94,6 +104,18 @@ pub enum Outcome {
     BalanceOverflow,
     /// So would this allowance, together with what was purchased.
     AllowanceOverflow,
+}
+
+impl Outcome {
+    /// The answer with the numbers that the state was given after the decision.
+    pub fn numbered(mut self, state: &LedgerState) -> Self {
+        match &mut self {
+            Self::Charged { charge, .. } => charge.seq = state.charges.get(&charge.spec.id).map_or(charge.seq, |stored| stored.seq),
+            Self::SagaMoved { saga } => saga.seq = state.sagas.get(&saga.id).map_or(saga.seq, |stored| stored.seq),
+            _ => {}
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +142,11 @@ pub(super) fn charged(state: &LedgerState, id: ChargeId, events: Vec<NewEvent>, 
         *changed = true;
     }
     decision
+}
+
+pub(super) fn saga_moved(state: &LedgerState, id: SagaId, events: Vec<NewEvent>) -> Decision {
+    let saga = state.sagas.get(&id).cloned().map(Box::new);
+    Decision { outcome: saga.map_or(Outcome::SagaNotFound, |saga| Outcome::SagaMoved { saga }), events }
 }
 
 pub(super) fn pool_changed(state: &LedgerState, key: &PoolKey, created: bool, events: Vec<NewEvent>, at: DateTime<Utc>) -> Decision {

@@ -59,7 +59,7 @@ pub(super) fn grant(
 }
 
 /// Whether the pool could not count the allowance of any period and everything purchased together with this.
-fn overflows(pool: &Pool, tokens: Tokens) -> bool {
+pub(super) fn overflows(pool: &Pool, tokens: Tokens) -> bool {
     let running = pool.current.map_or(Tokens::ZERO, |period| period.balance.granted);
     let total = running.max(pool.terms.allowance).checked_add(pool.purchased.granted);
     total.and_then(|total| total.checked_add(tokens)).is_none()

@@ -6,14 +6,15 @@ mod ends;
 mod model;
 mod needs;
 mod periods;
+mod refunds;
 mod thresholds;
 
 use super::*;
 use crate::{
     amount::Tokens,
     charge::{ChargeSpec, ChargeStatus, Metadata},
-    event::NewEvent,
-    ids::{Payer, Provider, UserId},
+    event::{EventType, NewEvent},
+    ids::{Payer, Provider, SagaId, UserId},
     pool::Balance,
     time::Period,
 };
@@ -93,6 +94,12 @@ impl Story {
 
     fn settle(&mut self, charge_id: ChargeId, amount: i64) -> Outcome {
         self.run(Command::Settle { charge_id, tokens: tokens(amount) })
+    }
+
+    /// `None`: all that is left.
+    fn refund(&mut self, charge_id: ChargeId, amount: Option<i64>) -> Outcome {
+        let saga_id = SagaId::new(self.pool.payer.shard(), self.now);
+        self.run(Command::Refund { saga_id, charge_id, tokens: amount.map(tokens), reason: None })
     }
 
     fn pool(&self) -> &Pool {

@@ -158,6 +158,9 @@ impl EventLog for LogLink {
     }
 }
 
+/// How long a poll waits for news, which end it at once. Most of a simulation would be polls that find nothing.
+const IDLE: Duration = Duration::from_millis(150);
+
 struct Reader {
     log: Arc<Log>,
     link: Link,
@@ -169,7 +172,7 @@ impl LogReader for Reader {
     async fn poll(&mut self, timeout: Duration) -> Result<LogEvent> {
         self.link.life.runs().await;
         match self.log.poll_now(&mut self.place) {
-            LogEvent::Idle => self.log.wait(timeout).await,
+            LogEvent::Idle => self.log.wait(timeout.max(IDLE)).await,
             news => {
                 self.link.network.tick();
                 return Ok(news);

@@ -6,9 +6,10 @@ use domain::{
     budget::Budget,
     charge::{Charge, ChargeStatus},
     event::{NewEvent, UsageEvent},
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     ledger::{Decision, LedgerState, Outcome, decide},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Clock, Result, StoreError,
@@ -87,8 +88,12 @@ impl Rows {
         if let Some(answer) = self.earlier(request) {
             return Ok(answer);
         }
-        let mut decision = decide(&mut self.state, &request.request);
-        self.number(&mut decision, request, recorded_at)?;
+        let decision = decide(&mut self.state, &request.request);
+        for event in &decision.events {
+            let seq = self.append(event.clone(), request, recorded_at)?;
+            self.state.number(event, seq);
+        }
+        let decision = Decision { outcome: decision.outcome.numbered(&self.state), ..decision };
         self.remember(request, &decision);
         Ok(LedgerAnswer::Decided(decision.outcome))
     }
@@ -124,22 +129,6 @@ impl Rows {
             answer: StoredAnswer { context: own.context.clone(), outcome: decision.outcome.clone() },
         };
         self.claims.insert(own.key.clone(), claim);
-    }
-
-    fn number(&mut self, decision: &mut Decision, request: &LedgerRequest, recorded_at: DateTime<Utc>) -> Result<()> {
-        for event in &decision.events {
-            let seq = self.append(event.clone(), request, recorded_at)?;
-            let charge = event.charge_id.and_then(|id| self.state.charges.get_mut(&id));
-            if let Some(charge) = charge.filter(|charge| charge.seq == 0) {
-                charge.seq = seq;
-            }
-        }
-        if let Outcome::Charged { charge, .. } = &mut decision.outcome
-            && let Some(stored) = self.state.charges.get(&charge.spec.id)
-        {
-            charge.seq = stored.seq;
-        }
-        Ok(())
     }
 
     fn append(&mut self, event: NewEvent, request: &LedgerRequest, recorded_at: DateTime<Utc>) -> Result<i64> {
@@ -212,6 +201,16 @@ impl Ledger for Journal {
         Ok(page(found, query.limit))
     }
 
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        Ok(self.rows().state.sagas.get(&id).cloned())
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        let rows = self.rows();
+        let open = rows.state.sagas.values().filter(|saga| !saga.status().is_end() && after.is_none_or(|after| saga.id > after));
+        Ok(page(open.cloned().collect(), limit))
+    }
+
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {
         Ok(self.pool(key))
     }
@@ -268,6 +267,7 @@ impl Ledger for Journal {
             charges,
             pools,
             past_periods: past.map(|((key, _), period)| (key.clone(), *period)).collect(),
+            sagas: rows.state.sagas.values().filter(|saga| saga.shard() == shard).cloned().collect(),
             budgets: rows.state.budgets.values().filter(|budget| budget.key.payer.shard() == shard).cloned().collect(),
             last_seq: i64::try_from(of_shard.len()).unwrap_or(i64::MAX),
         })

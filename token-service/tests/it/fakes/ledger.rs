@@ -6,9 +6,10 @@ use domain::{
     budget::Budget,
     charge::{Charge, ChargeStatus},
     event::NewEvent,
-    ids::{ChargeId, Payer, Provider, Shard, UserId},
-    ledger::{Command, LedgerState, Outcome, decide},
+    ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
+    ledger::{Command, Decision, LedgerState, Outcome, decide},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result, StoreError,
@@ -101,8 +102,13 @@ impl Rows {
         }
         let decision = decide(&mut self.state, &request.request);
         let done = !decision.events.is_empty();
+        for event in &decision.events {
+            let of_shard = self.events.iter().filter(|known| known.payer.shard() == event.payer.shard()).count();
+            self.state.number(event, i64::try_from(of_shard).unwrap() + 1);
+            self.events.push(event.clone());
+        }
+        let decision = Decision { outcome: decision.outcome.numbered(&self.state), ..decision };
         self.traces.extend(decision.events.iter().map(|_| request.trace_parent.map(|trace| trace.to_string())));
-        self.events.extend(decision.events);
         if let Some(own) = &request.idempotency {
             let opened = self.claims.get(&own.key).and_then(|claim| claim.charge);
             let ended = opened.is_some() && own.claim == Claim::Completes && matches!(decision.outcome, Outcome::Charged { .. });
@@ -200,6 +206,18 @@ impl Ledger for FakeLedger {
         found.sort_by_key(|charge| std::cmp::Reverse(charge.spec.id));
         found.truncate(query.limit.try_into().unwrap());
         Ok(found)
+    }
+
+    async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
+        self.answer()?;
+        Ok(self.rows.lock().unwrap().state.sagas.get(&id).cloned())
+    }
+
+    async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
+        self.answer()?;
+        let rows = self.rows.lock().unwrap();
+        let open = rows.state.sagas.values().filter(|saga| !saga.status().is_end() && after.is_none_or(|after| saga.id > after));
+        Ok(open.take(limit.try_into().unwrap()).cloned().collect())
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -9,8 +9,9 @@ use crate::{
 use chrono::NaiveDate;
 use domain::{
     event::NewEvent,
-    ids::{ChargeId, Payer},
+    ids::{ChargeId, Payer, SagaId},
     pool::PoolKey,
+    saga,
 };
 use futures::TryStreamExt;
 use sqlx::{Connection, FromRow, PgConnection};
@@ -41,8 +42,8 @@ macro_rules! table {
 }
 
 /// Charges before the answers that point to them, and cleared after them.
-pub(super) const TABLES: [Table; 6] =
-    [table!("outbox"), table!("charge"), table!("pool"), table!("pool_period"), table!("budget"), table!("idempotency")];
+pub(super) const TABLES: [Table; 7] =
+    [table!("outbox"), table!("charge"), table!("pool"), table!("pool_period"), table!("budget"), table!("saga"), table!("idempotency")];
 
 #[derive(FromRow)]
 struct Head {
@@ -120,11 +121,12 @@ impl Copier {
         (self.shards.clone(), self.shards.iter().map(copied).collect())
     }
 
-    /// Notes in the source which answers, charges, pools and budgets have to be copied: all, or what may have changed since the last copy.
+    /// Notes in the source which answers, charges, pools, budgets and sagas have to be copied: all, or what may have changed since the last copy.
     async fn touch(&self, source: &mut PgConnection) -> Result<(), Failure> {
         sqlx::query(include_str!("../../sql/move/create_touched_charges.sql")).execute(&mut *source).await?;
         sqlx::query(include_str!("../../sql/move/create_touched_pools.sql")).execute(&mut *source).await?;
         sqlx::query(include_str!("../../sql/move/create_touched_payers.sql")).execute(&mut *source).await?;
+        sqlx::query(include_str!("../../sql/move/create_touched_sagas.sql")).execute(&mut *source).await?;
         sqlx::query(include_str!("../../sql/move/create_touched_answers.sql")).execute(&mut *source).await?;
         sqlx::query(include_str!("../../sql/move/touch_answers.sql"))
             .bind(&self.answers_since)
@@ -135,12 +137,18 @@ impl Copier {
             sqlx::query(include_str!("../../sql/move/touch_all_charges.sql")).execute(&mut *source).await?;
             sqlx::query(include_str!("../../sql/move/touch_all_pools.sql")).execute(&mut *source).await?;
             sqlx::query(include_str!("../../sql/move/touch_all_payers.sql")).execute(&mut *source).await?;
+            sqlx::query(include_str!("../../sql/move/touch_all_sagas.sql")).execute(&mut *source).await?;
             return Ok(());
         }
         let touched = Touched::since(source).await?;
         sqlx::query(include_str!("../../sql/move/touch_charges.sql"))
             .bind(touched.charges.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
             .bind(touched.charges.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
+            .execute(&mut *source)
+            .await?;
+        sqlx::query(include_str!("../../sql/move/touch_sagas.sql"))
+            .bind(touched.sagas.iter().map(|(shard, _)| *shard).collect::<Vec<_>>())
+            .bind(touched.sagas.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
             .execute(&mut *source)
             .await?;
         sqlx::query(include_str!("../../sql/move/touch_payers.sql"))
@@ -158,12 +166,13 @@ impl Copier {
     }
 }
 
-/// What events are about. Only events change charges, pools and budgets.
+/// What events are about. Only events change charges, pools, budgets and sagas.
 #[derive(Default)]
 struct Touched {
     charges: BTreeSet<(i16, ChargeId)>,
     pools: BTreeSet<PoolKey>,
     payers: BTreeSet<Payer>,
+    sagas: BTreeSet<(i16, SagaId)>,
 }
 
 impl Touched {
@@ -183,6 +192,7 @@ impl Touched {
 
     fn add(&mut self, shard: i16, event: NewEvent) {
         self.charges.extend(event.charge_id.map(|id| (shard, id)));
+        self.sagas.extend(saga::of_event(&event).map(|id| (shard, id)));
         self.payers.insert(event.payer);
         self.pools.extend(event.provider.map(|provider| PoolKey { payer: event.payer, provider }));
     }

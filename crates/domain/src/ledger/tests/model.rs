@@ -13,6 +13,9 @@ enum Step {
     Expire(usize),
     /// Name, amount, and how many seconds ago.
     Record(u8, i64, i64),
+    /// Which charge, and how much of it.
+    Refund(usize, Option<i64>),
+    Complete(usize),
     Wait(i64),
 }
 
@@ -34,6 +37,15 @@ impl Story {
             Step::Release(index) => drop(holds.get(index).map(|id| self.run(Command::Release { charge_id: *id }))),
             Step::Expire(index) => drop(holds.get(index).map(|id| self.run(Command::Expire { charge_id: *id }))),
             Step::Record(name, amount, ago) => drop(self.record(name, amount, Some(self.now - TimeDelta::seconds(ago)))),
+            Step::Refund(index, amount) => {
+                let mut charges: Vec<ChargeId> = self.state.charges.keys().copied().collect();
+                charges.sort_unstable();
+                drop(charges.get(index % charges.len().max(1)).map(|id| self.refund(*id, amount)));
+            }
+            Step::Complete(index) => {
+                let id = self.state.sagas.keys().nth(index).copied();
+                drop(id.map(|saga_id| self.run(Command::CompleteRefund { saga_id })));
+            }
             Step::Wait(seconds) => self.now += TimeDelta::seconds(seconds),
         }
     }
@@ -50,13 +62,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0usize..8).prop_map(Step::Release),
         (0usize..8).prop_map(Step::Expire),
         (0u8..8, 1i64..50, 0i64..200_000).prop_map(|(name, amount, ago)| Step::Record(name, amount, ago)),
+        (0usize..16, prop::option::of(1i64..60)).prop_map(|(index, amount)| Step::Refund(index, amount)),
+        (0usize..4).prop_map(Step::Complete),
         (1i64..100_000).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 1..80)
 }
 
 proptest! {
-    /// Σ settled + Σ held of the charges = what the balances say, never below zero, and the state is the fold of its events.
+    /// Σ settled less refunds + Σ held of the charges = what the balances say, never below zero, and the state is the fold of its events.
+    /// A refunded debt that was paid meanwhile is granted anew.
     #[test]
     fn balances_and_charges_always_agree_and_the_fold_of_events_is_the_state(steps in steps()) {
         let mut story = Story::new();
@@ -69,15 +84,19 @@ proptest! {
             let settled: i128 = periods.iter().map(|balance| balance.settled).sum::<i128>() + i128::from(pool.purchased.settled.get());
             let held: i128 = periods.iter().map(|balance| balance.held).sum::<i128>() + i128::from(pool.purchased.held.get());
             let charges = story.state.charges.values();
-            let charged: i128 = charges.clone().map(|charge| charge.settled).sum();
+            let charged: i128 = charges.clone().map(Charge::net).sum();
+            let granted = story.events.iter().filter(|event| event.kind == EventType::PoolGranted).map(|event| event.tokens);
+            let anew = i128::from(pool.purchased.granted.get()) - granted.sum::<i128>();
+            prop_assert!(story.state.charges.values().all(|charge| charge.refunded <= charge.settled));
             let charges_held: i128 = charges.filter(|charge| charge.status == ChargeStatus::Held).map(|charge| charge.held).sum();
-            prop_assert_eq!(settled + i128::from(pool.debt.get()), charged);
+            prop_assert_eq!(settled + i128::from(pool.debt.get()), charged + anew);
             prop_assert_eq!(held, charges_held);
         }
         let mut fold = LedgerState::default();
         story.events.iter().for_each(|event| fold.apply(event));
         prop_assert_eq!(&fold.past_periods, &story.state.past_periods);
         prop_assert_eq!(&fold.pools, &story.state.pools);
+        prop_assert_eq!(&fold.sagas, &story.state.sagas);
         for (id, charge) in &story.state.charges {
             let expires_at = charge.expires_at;
             prop_assert_eq!(&Charge { expires_at, ..fold.charges[id].clone() }, charge);
@@ -99,6 +118,8 @@ proptest! {
             prop_assert!(past.into_iter().all(|(key, _)| changed.past_periods.contains(key)));
             let charges = now.charges.iter().filter(|(id, charge)| before.charges.get(id) != Some(charge));
             prop_assert!(charges.into_iter().all(|(id, _)| changed.charges.contains(id)));
+            let sagas = now.sagas.iter().filter(|(id, saga)| before.sagas.get(id) != Some(saga));
+            prop_assert!(sagas.into_iter().all(|(id, _)| changed.sagas.contains(id)));
             prop_assert!(changed.charges.iter().all(|id| changed.new_charges.contains(id) != before.charges.contains_key(id)));
         }
     }

@@ -1,0 +1,1 @@
+SELECT state FROM saga WHERE id = ?1

@@ -1,0 +1,3 @@
+SELECT saga.state
+FROM json_each(?1) AS wanted
+CROSS JOIN saga ON saga.id = unhex(wanted.value, '-')

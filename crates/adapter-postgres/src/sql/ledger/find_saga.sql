@@ -1,0 +1,1 @@
+SELECT state FROM saga WHERE shard = $1 AND id = $2;

@@ -1,0 +1,1 @@
+COPY arriving_saga FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+CREATE TEMPORARY TABLE arriving_saga (LIKE saga) ON COMMIT DROP;

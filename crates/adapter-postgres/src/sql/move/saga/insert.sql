@@ -1,0 +1,1 @@
+INSERT INTO saga SELECT * FROM arriving_saga;

@@ -1,0 +1,79 @@
+//! Completes refunds. A refund is counted as soon as the totals have applied its event, which their store says itself: the number up to
+//! which a shard is applied is written after the totals. So nothing has to be told back, nothing can be told twice, and after an outage
+//! of the log or of the store of the totals every refund goes on by itself. Any number of processes may do this at once.
+
+use crate::{group_commit::WriteError, service::Service};
+use domain::{
+    defect::{Defect, is_back},
+    ids::{SagaId, Shard},
+    ledger::{Command, Request},
+    saga::Saga,
+};
+use futures::future::join_all;
+use ports::{StoreError, ledger::LedgerRequest};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+const EACH: Duration = Duration::from_millis(500);
+/// Sagas looked at in one step.
+const PAGE: u32 = 256;
+
+/// Until shutdown.
+pub async fn complete(service: Arc<Service>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(EACH) => {}
+        }
+        if is_back(Defect::RefundsNotCompleted) {
+            continue;
+        }
+        match complete_counted(&service).await {
+            Ok(waiting) => metrics::gauge!("refunds_waiting").set(waiting),
+            // Whoever is away is said to be so by those who need it; here it is only tried again.
+            Err(error) => tracing::debug!(%error, "refunds were not completed in this round"),
+        }
+    }
+}
+
+/// Of all that are open; answers how many still wait for the totals.
+async fn complete_counted(service: &Service) -> Result<f64, StoreError> {
+    let mut waiting = 0_u32;
+    let mut open = service.ledger.open_sagas(None, PAGE).await?;
+    if open.is_empty() {
+        return Ok(0.0);
+    }
+    // Once for all pages: what is counted meanwhile is completed in the next round.
+    let applied = applied(service).await?;
+    while let Some(last) = open.last() {
+        let after = last.id;
+        let is_counted = |saga: &&Saga| applied.get(&saga.shard()).is_some_and(|through| saga.seq <= *through);
+        let (counted, rest): (Vec<&Saga>, Vec<&Saga>) = open.iter().partition(is_counted);
+        waiting += u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let written = join_all(counted.into_iter().map(|saga| service.writer.write(completion(service, saga.id, saga.shard())))).await;
+        let completed = written.iter().filter(|written| written.is_ok()).count();
+        metrics::counter!("refunds_completed_total").increment(u64::try_from(completed).unwrap_or(0));
+        if let Some(error) = written.into_iter().find_map(Result::err) {
+            return Err(unwritten(&error));
+        }
+        open = service.ledger.open_sagas(Some(after), PAGE).await?;
+    }
+    Ok(f64::from(waiting))
+}
+
+/// Up to which number the totals that reports show have counted each shard.
+async fn applied(service: &Service) -> Result<BTreeMap<Shard, i64>, StoreError> {
+    let shards: Vec<Shard> = Shard::all().collect();
+    let generation = service.usage_store.live_generation().await?;
+    let states = service.usage_store.shard_states(generation, &shards).await?;
+    Ok(shards.into_iter().zip(states.into_iter().map(|state| state.last_seq)).collect())
+}
+
+fn completion(service: &Service, saga_id: SagaId, shard: Shard) -> LedgerRequest {
+    let request = Request { command: Command::CompleteRefund { saga_id }, now: service.clock.now(), allowance_cap: None, cost: None };
+    LedgerRequest { request, shard, idempotency: None, trace_parent: None, seen: Vec::new() }
+}
+
+fn unwritten(error: &WriteError) -> StoreError {
+    StoreError::unavailable("ledger", error.clone())
+}
