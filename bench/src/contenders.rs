@@ -49,6 +49,8 @@ pub struct Check {
     /// Its limit is [`RACE_LIMIT`] if this is a race.
     pub provider: String,
     pub race: bool,
+    /// How often one request asks it. A decision in memory takes less time than the HTTP around it, which would be all that is measured.
+    pub times: u32,
 }
 
 impl Contender {

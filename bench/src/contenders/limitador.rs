@@ -50,7 +50,9 @@ pub fn in_memory_router() -> Router {
 }
 
 async fn check_in_memory(State(limiter): Shared<RateLimiter>, Json(check): Json<Check>) -> Response {
-    let values = HashMap::from([("provider".to_owned(), check.provider)]);
-    let checked = limiter.check_rate_limited_and_update(&HOT.into(), &values, 1, false);
-    answer(checked.map(|result| !result.limited))
+    let checked = (0..check.times).map(|_| {
+        let values = HashMap::from([("provider".to_owned(), check.provider.clone())]);
+        limiter.check_rate_limited_and_update(&HOT.into(), &values, 1, false).map(|result| !result.limited)
+    });
+    answer(checked.reduce(|all, next| Ok(all? && next?)).unwrap_or(Ok(true)))
 }
