@@ -1,4 +1,4 @@
-//! Requests that come while a call is on its way wait for it and go together: under load one script call decides for many, and an idle
+//! Requests that come while enough calls are on their way wait and go together: under load one script call decides for many, and an idle
 //! server is asked at once. Nothing waits on a timer.
 
 use crate::{connection::STORE, store::Store};
@@ -11,12 +11,14 @@ use ports::{
 use redis::RedisError;
 use std::{slice, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 
 /// Most requests that go together; the store divides them into script calls.
 const MOST_TOGETHER: usize = 256;
+/// Calls on their way at a time. With one, callers, this process and the server would take turns, each idle while another works.
+const IN_FLIGHT: usize = 3;
 /// Requests that may wait; whoever comes then waits for a place first.
 const QUEUE: usize = 4_096;
 
@@ -47,8 +49,15 @@ struct Waiting {
 impl Together {
     /// `budget` is what one caller waits at most, for its turn and the answer together.
     pub(crate) fn over(decider: Arc<impl Decider>, budget: Duration) -> Self {
+        Self::with(decider, budget, IN_FLIGHT)
+    }
+
+    fn with(decider: Arc<impl Decider>, budget: Duration, in_flight: usize) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(decide_together(decider, waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..in_flight {
+            tokio::spawn(decide_together(Arc::clone(&decider), Arc::clone(&waiting)));
+        }
         Self { queue, budget }
     }
 
@@ -67,9 +76,9 @@ fn ended() -> StoreError {
 }
 
 /// Until nobody can ask any more.
-async fn decide_together(decider: Arc<impl Decider>, mut queue: mpsc::Receiver<Waiting>) {
+async fn decide_together(decider: Arc<impl Decider>, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut together = Vec::with_capacity(MOST_TOGETHER);
-    while queue.recv_many(&mut together, MOST_TOGETHER).await > 0 {
+    while queue.lock().await.recv_many(&mut together, MOST_TOGETHER).await > 0 {
         // Who gave up meanwhile wants nothing taken any more.
         together.retain(|waiting| !waiting.answer.is_closed());
         let (takes, callers): (Vec<Take>, Vec<_>) = together.drain(..).map(|waiting| (waiting.take, waiting.answer)).unzip();
@@ -121,7 +130,6 @@ mod tests {
     use domain::{amount::Tokens, bucket::Ask};
     use ports::rate_limits::Verdict;
     use redis::ErrorKind;
-    use std::sync::Mutex;
     use tokio::{sync::Semaphore, task::JoinHandle};
 
     const PATIENT: Duration = Duration::from_secs(60);
@@ -130,7 +138,7 @@ mod tests {
     #[derive(Clone)]
     struct Gated {
         open: Arc<Semaphore>,
-        calls: Arc<Mutex<Vec<Vec<i64>>>>,
+        calls: Arc<std::sync::Mutex<Vec<Vec<i64>>>>,
     }
 
     #[async_trait]
@@ -149,7 +157,7 @@ mod tests {
 
     fn gated(budget: Duration) -> (Gated, Arc<Together>) {
         let gated = Gated { open: Arc::new(Semaphore::new(0)), calls: Arc::default() };
-        (gated.clone(), Arc::new(Together::over(Arc::new(gated), budget)))
+        (gated.clone(), Arc::new(Together::with(Arc::new(gated), budget, 1)))
     }
 
     fn ask(together: &Arc<Together>, amount: i64) -> JoinHandle<Result<TakeAnswer>> {
