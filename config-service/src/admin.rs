@@ -1,6 +1,7 @@
 //! Changes to the settings by administrators: what the kinds of resources share. Reads go to the store, so that they see every change.
 
 pub mod limits;
+pub mod plans;
 pub mod prices;
 pub mod providers;
 pub mod tiers;

@@ -11,7 +11,7 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     if !settings.tiers.contains_key(&settings.default_tier) {
         return Err("the default tier does not exist".into());
     }
-    if settings.money.is_none() && !settings.prices.is_empty() {
+    if settings.money.is_none() && !(settings.prices.is_empty() && settings.plans.is_empty()) {
         return Err("there are prices but no currency".into());
     }
     if let Some((_, reason)) = settings.money.and_then(|money| money.invalid()) {
@@ -19,7 +19,8 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     }
     let tiers = settings.tiers.values().find_map(|tier| tier.invalid());
     let limits = || settings.limits.values().find_map(|limit| limit.invalid());
-    match tiers.or_else(limits) {
+    let plans = || settings.plans.values().find_map(|plan| plan.invalid());
+    match tiers.or_else(limits).or_else(plans) {
         Some((_, reason)) => Err(reason),
         None => Ok(()),
     }

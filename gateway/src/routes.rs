@@ -43,7 +43,7 @@ impl Service {
 }
 
 /// Every method, with a credential. What a caller may do there is the service's decision.
-const GUARDED: [(&str, Service); 32] = [
+const GUARDED: [(&str, Service); 37] = [
     ("/api/v1/auth/{*rest}", Service::Auth),
     ("/api/v1/orgs", Service::Auth),
     ("/api/v1/orgs/{*rest}", Service::Auth),
@@ -54,6 +54,8 @@ const GUARDED: [(&str, Service); 32] = [
     ("/api/v1/admin/pools", Service::Token),
     ("/api/v1/admin/pools/{*rest}", Service::Token),
     ("/api/v1/admin/budgets", Service::Token),
+    ("/api/v1/admin/sagas", Service::Token),
+    ("/api/v1/admin/sagas/{*rest}", Service::Token),
     ("/api/v1/limits/{*rest}", Service::Token),
     ("/api/v1/analytics/{*rest}", Service::Analytics),
     ("/api/v1/admin/audit", Service::Analytics),
@@ -68,6 +70,9 @@ const GUARDED: [(&str, Service); 32] = [
     ("/api/v1/admin/money", Service::Config),
     ("/api/v1/admin/prices", Service::Config),
     ("/api/v1/admin/prices/{*rest}", Service::Config),
+    ("/api/v1/plans", Service::Config),
+    ("/api/v1/admin/plans", Service::Config),
+    ("/api/v1/admin/plans/{*rest}", Service::Config),
     ("/api/v1/admin/config", Service::Config),
     ("/api/v1/admin/config/{*rest}", Service::Config),
     ("/config", Service::Config),

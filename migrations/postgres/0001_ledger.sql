@@ -152,12 +152,17 @@ CREATE TABLE saga (
     shard smallint NOT NULL,
     id    uuid NOT NULL,
     ended boolean NOT NULL,
+    -- When somebody is to move it on: at once, or when the lease of who has claimed it is over. Null: nobody has to.
+    due_at timestamptz,
+    -- How often it was claimed.
+    claim bigint NOT NULL DEFAULT 0,
     -- JSON: who, what, and the steps with their times.
     state text NOT NULL,
     PRIMARY KEY (shard, id)
 );
 -- What has to be brought to its end.
 CREATE INDEX saga_open ON saga (id) WHERE NOT ended;
+CREATE INDEX saga_due ON saga (due_at) WHERE due_at IS NOT NULL;
 
 -- Answers by idempotency key: partitions of a day, made ahead and dropped as a whole.
 CREATE TABLE idempotency (

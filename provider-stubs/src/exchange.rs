@@ -69,7 +69,7 @@ pub async fn misbehave(provider: Provider, controls: &Controls) -> Option<Respon
 }
 
 /// Fails before its first byte, so that the server closes the connection while the head is still unsent.
-fn body_that_breaks() -> Body {
+pub fn body_that_breaks() -> Body {
     Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(io::Error::other("a stub control asked to drop the connection")))))
 }
 

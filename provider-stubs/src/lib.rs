@@ -1,4 +1,5 @@
-//! OpenAI, Gemini and Qwen as real servers to test against: their non-streaming chat calls with exact usage, and what a test asks of them.
+//! OpenAI, Gemini and Qwen as real servers to test against: their non-streaming chat calls with exact usage, and what a test asks of them;
+//! and a payment processor ([`payment()`]).
 //!
 //! **Usage** is a plain function of the text: one token per whitespace-separated word, over every text of the request (system texts
 //! included, directives not), and over the answer. The answer is `Stubbed <Provider> response`, cut after `max_tokens` words.
@@ -21,7 +22,10 @@ mod controls;
 mod exchange;
 mod gemini;
 mod openai;
+mod payment;
 mod provider;
+
+pub use payment::payment;
 
 use axum::{
     Json, Router,

@@ -7,6 +7,7 @@ use domain::{
     charge::ChargeStatus,
     ids::Provider,
     ledger::{BudgetExhausted, Outcome, QuotaExhausted},
+    saga::SagaStatus,
 };
 use ports::StoreError;
 use serde_json::json;
@@ -85,6 +86,11 @@ pub fn saga_not_found() -> Problem {
     Problem::not_found("saga not found")
 }
 
+fn saga_elsewhere(status: SagaStatus) -> Problem {
+    let message = "the saga is where that cannot follow";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_transition", message).with("sagaStatus", json!(status))
+}
+
 fn amount_exceeds_rest(rest: Tokens) -> Problem {
     let message = if rest.is_zero() { "nothing of this charge is left to refund" } else { "the charge has less left than that" };
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "amount_exceeds_rest", message).with("rest", rest.get())
@@ -111,6 +117,7 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         Outcome::BudgetExhausted(refusal) => budget_exhausted(refusal),
         Outcome::ChargeNotFound => charge_not_found(),
         Outcome::SagaNotFound => saga_not_found(),
+        Outcome::SagaElsewhere { status } => saga_elsewhere(*status),
         Outcome::AmountExceedsRest { rest } => amount_exceeds_rest(*rest),
         Outcome::InvalidTransition { status } => invalid_transition(*status),
         Outcome::BalanceOverflow => Problem::field("tokens", "tokens would raise the balance above 9007199254740991"),
@@ -123,6 +130,7 @@ pub fn outcome(outcome: &Outcome) -> Problem {
         | Outcome::PoolChanged { .. }
         | Outcome::BudgetSet { .. }
         | Outcome::SagaMoved { .. }
+        | Outcome::SagaTaken
         | Outcome::RefusalsRecorded => {
             Problem::internal(&StoreError::corrupt("ledger", "an answer that belongs to another kind of request"))
         }

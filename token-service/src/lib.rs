@@ -25,6 +25,7 @@ mod pools;
 mod preview;
 mod prompted;
 mod provider_call;
+mod purchases;
 mod quota;
 mod quota_stream;
 mod rate_record;
@@ -86,6 +87,8 @@ pub struct Deps {
     pub provider_urls: BTreeMap<Provider, String>,
     /// From [`provider_client`].
     pub http: reqwest::Client,
+    /// Where the payment processor is reached; without it nothing can be purchased.
+    pub payment_url: Option<String>,
 }
 
 /// Starts the writer and the other background tasks and returns the routes. At shutdown the stories in progress are told to their
@@ -107,6 +110,7 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     tasks.spawn("token-service.quota-streams", Arc::clone(&service.heads).follow(Arc::clone(&service.outbox)));
     tasks.spawn("token-service.webhooks", courier.run(tasks.token()));
     tasks.spawn("token-service.sweeper", sweeper::sweep(Arc::clone(&service), tasks.token()));
+    tasks.spawn("token-service.purchases", purchases::work(Arc::clone(&service), tasks.token()));
     tasks.spawn("token-service.refunds", refunds::complete(Arc::clone(&service), tasks.token()));
     tasks.spawn("token-service.refusals", {
         let (service, shutdown) = (Arc::clone(&service), tasks.token());

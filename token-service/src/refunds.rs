@@ -104,7 +104,7 @@ struct Accepted {
 
 fn accepted(outcome: &Outcome) -> Result<Response, Problem> {
     let Outcome::SagaMoved { saga } = outcome else { return Err(error::outcome(outcome)) };
-    let SagaSubject::Refund { charge_id } = saga.subject;
+    let SagaSubject::Refund { charge_id } = saga.subject else { return Err(error::outcome(outcome)) };
     let answer = Accepted { saga_id: saga.id, charge_id, status: saga.status(), tokens: saga.tokens };
     let mut response = json_answer(StatusCode::ACCEPTED, &answer)?;
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/tokens/sagas/{}", saga.id)) {

@@ -1,8 +1,8 @@
 //! Path → handler.
 
 use crate::{
-    budgets, charges, consume, consume_batch, events, explain, holds, limits, pools, preview, quota, quota_stream, refunds, sagas,
-    service::Service, webhooks,
+    budgets, charges, consume, consume_batch, events, explain, holds, limits, pools, preview, purchases, quota, quota_stream, refunds,
+    sagas, service::Service, webhooks,
 };
 use axum::{
     Router,
@@ -21,6 +21,11 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/api/v1/tokens/settle", post(holds::settle))
         .route("/api/v1/tokens/release", post(holds::release))
         .route("/api/v1/tokens/refund", post(refunds::refund))
+        .route("/api/v1/tokens/purchase", post(purchases::purchase))
+        .route("/api/v1/tokens/purchase/{id}", get(sagas::show))
+        .route("/api/v1/admin/sagas", get(purchases::list_open))
+        .route("/api/v1/admin/sagas/{id}/resume", post(purchases::resume))
+        .route("/api/v1/admin/sagas/{id}/compensate", post(purchases::compensate))
         .route("/api/v1/tokens/sagas/{id}", get(sagas::show))
         .route("/api/v1/tokens/charges", get(charges::list))
         .route("/api/v1/tokens/charges/{id}", get(charges::show))

@@ -1,4 +1,4 @@
-//! `GET sagas/{id}`: where a saga is, and when it took each step.
+//! `GET sagas/{id}`, `GET purchase/{id}`: where a saga is, and when it took each step.
 
 use crate::{
     callers::Reader,
@@ -15,6 +15,7 @@ use axum::{
 use domain::{
     amount::Tokens,
     ids::{ChargeId, OrgId, SagaId, Shard, UserId},
+    money::Currency,
     saga::{Saga, SagaStatus, SagaStep, SagaSubject},
 };
 use serde::Serialize;
@@ -44,7 +45,15 @@ pub struct SagaRecord<'a> {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
 enum Subject {
-    Refund { charge_id: ChargeId },
+    Refund {
+        charge_id: ChargeId,
+    },
+    Purchase {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        plan_id: Option<String>,
+        price_minor_units: Tokens,
+        currency: Currency,
+    },
 }
 
 #[derive(Serialize)]
@@ -58,8 +67,11 @@ impl<'a> SagaRecord<'a> {
         let step = |step: &SagaStep| StepRecord { status: step.status, at: Instant(step.at) };
         Self {
             saga_id: saga.id,
-            subject: match saga.subject {
-                SagaSubject::Refund { charge_id } => Subject::Refund { charge_id },
+            subject: match &saga.subject {
+                SagaSubject::Refund { charge_id } => Subject::Refund { charge_id: *charge_id },
+                SagaSubject::Purchase { plan_id, price } => {
+                    Subject::Purchase { plan_id: plan_id.clone(), price_minor_units: price.minor_units, currency: price.currency }
+                }
             },
             status: saga.status(),
             user_id: saga.user_id,

@@ -6,6 +6,7 @@ use crate::{
     group_commit::{GroupCommit, Writer, writer},
     idempotency::Lanes,
     provider_call::Providers,
+    purchases::PaymentProcessor,
     quota_stream::Heads,
     rate_record::RateRecord,
     recent_uses::RecentUses,
@@ -31,6 +32,7 @@ use ports::{
 };
 use service_kit::{problem::Problem, request_context, settings::HotSettings};
 use std::{future::Future, sync::Arc};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
@@ -50,6 +52,9 @@ pub struct Service {
     pub webhooks: Arc<dyn Webhooks>,
     pub networks: Networks,
     pub heads: Arc<Heads>,
+    pub payment: PaymentProcessor,
+    /// Told when a purchase waits for its next step.
+    pub purchases_due: Notify,
     stories: TaskTracker,
 }
 
@@ -71,6 +76,8 @@ impl Service {
             settings: deps.settings,
             clock: deps.clock,
             lanes: Lanes::default(),
+            payment: PaymentProcessor::new(deps.http.clone(), deps.payment_url),
+            purchases_due: Notify::new(),
             providers: Providers::new(deps.http, deps.provider_urls),
             refusals: RefusalFold::default(),
             outbox: deps.outbox,

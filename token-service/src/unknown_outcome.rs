@@ -117,6 +117,7 @@ fn recognise(request: &LedgerRequest, answer: LedgerAnswer) -> LedgerAnswer {
 fn is_own(request: &LedgerRequest, stored: &StoredAnswer) -> bool {
     match (&request.request.command, &stored.outcome) {
         (Command::Consume { spec, .. } | Command::Hold { spec, .. }, Outcome::Charged { charge, .. }) => charge.spec.id == spec.id,
+        (Command::StartPurchase(purchase), Outcome::SagaMoved { saga }) => saga.id == purchase.saga_id,
         (Command::Refund { saga_id, .. }, Outcome::SagaMoved { saga }) => saga.id == *saga_id,
         _ => request.idempotency.as_ref().is_some_and(|own| own.context == stored.context),
     }

@@ -68,10 +68,11 @@ impl Platform {
         hot.set_stale(true);
         let start = Start { config, roles, clock: Clock::System, tasks: Tasks::new(), health: Health::new(), hot, identity };
         let provider_urls = start.provider_stubs().await?;
+        let payment_url = start.payment_url().await?;
         let backends = start.stores().await?;
         let bootstrap = start.bootstrap(backends.as_ref()).await?;
         let services = match &backends {
-            Some(backends) => start.services(backends, provider_urls)?,
+            Some(backends) => start.services(backends, provider_urls, payment_url)?,
             None => Services::default(),
         };
         let front = start.gateway(&services)?;
@@ -153,23 +154,37 @@ impl Start {
                 continue;
             }
             let Some(address) = &stub.listen else { continue };
-            let mut url = format!("http://{address}");
-            if self.roles.has(Role::ProviderStubs) {
-                let variable = format!("WEIR__STUBS__{}__LISTEN", name.to_uppercase());
-                let listener = TcpListener::bind(address)
-                    .await
-                    .with_context(|| format!("the {name} stub cannot listen on {address}; set {variable}"))?;
-                url = format!("http://{}", listener.local_addr()?);
-                let serving = serve::serve(listener, router(), self.tasks.token());
-                self.tasks.spawn("provider-stub", async move {
-                    if let Err(error) = serving.await {
-                        tracing::error!(%error, "a provider stub stopped");
-                    }
-                });
-            }
-            urls.insert(provider, url);
+            urls.insert(provider, self.stub(name, address, router).await?);
         }
         Ok(urls)
+    }
+
+    /// Where the stub is reached; it is served here where this process plays the stubs.
+    async fn stub(&self, name: &str, address: &str, router: fn() -> Router) -> Result<String> {
+        if !self.roles.has(Role::ProviderStubs) {
+            return Ok(format!("http://{address}"));
+        }
+        let variable = format!("WEIR__STUBS__{}__LISTEN", name.to_uppercase());
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("the {name} stub cannot listen on {address}; set {variable}"))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let serving = serve::serve(listener, router(), self.tasks.token());
+        self.tasks.spawn("provider-stub", async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "a stub stopped");
+            }
+        });
+        Ok(url)
+    }
+
+    /// As with the providers: the real processor, or the stub.
+    async fn payment_url(&self) -> Result<Option<String>> {
+        let (real, stub) = (&self.config.payment, &self.config.stubs.payment);
+        match (&real.base_url, &stub.listen) {
+            (Some(url), _) if self.roles.is_everything() || !self.roles.has(Role::ProviderStubs) => Ok(Some(url.clone())),
+            (_, Some(address)) => self.stub("payment", address, provider_stubs::payment).await.map(Some),
+            (real, None) => Ok(real.clone()),
+        }
     }
 
     async fn stores(&self) -> Result<Option<Backends>> {
@@ -234,13 +249,13 @@ impl Start {
         }
     }
 
-    fn services(&self, backends: &Backends, provider_urls: BTreeMap<Provider, String>) -> Result<Services> {
+    fn services(&self, backends: &Backends, provider_urls: BTreeMap<Provider, String>, payment_url: Option<String>) -> Result<Services> {
         self.settings_feed();
         let role = |role| self.roles.has(role);
         let services = Services {
             config: role(Role::ConfigService).then(|| self.config_service(backends)),
             auth: role(Role::AuthService).then(|| self.auth_service(backends)),
-            token: role(Role::TokenService).then(|| self.token_service(backends, provider_urls)).transpose()?,
+            token: role(Role::TokenService).then(|| self.token_service(backends, provider_urls, payment_url)).transpose()?,
             analytics: role(Role::Analytics).then(|| self.analytics(backends)),
         };
         if role(Role::OutboxRelay) {
@@ -299,7 +314,7 @@ impl Start {
         auth_service::start(deps, &self.tasks)
     }
 
-    fn token_service(&self, backends: &Backends, provider_urls: BTreeMap<Provider, String>) -> Result<Router> {
+    fn token_service(&self, backends: &Backends, provider_urls: BTreeMap<Provider, String>, payment_url: Option<String>) -> Result<Router> {
         let allowed = self.config.webhooks.allow_private_networks;
         let networks = if allowed { token_service::Networks::Any } else { token_service::Networks::Public };
         let deps = token_service::Deps {
@@ -319,6 +334,7 @@ impl Start {
             write: self.config.ledger.write,
             provider_urls,
             http: token_service::provider_client().context("the HTTP client of the providers")?,
+            payment_url,
         };
         Ok(token_service::start(deps, &self.tasks))
     }

@@ -11,9 +11,11 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper},
+    ledger::{
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper,
+    },
 };
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 #[derive(Default)]
 pub struct MemoryLedger(Mutex<LedgerState>);
@@ -45,6 +47,9 @@ impl Ledger for MemoryLedger {
     }
     async fn open_sagas(&self, _: Option<SagaId>, _: u32) -> Result<Vec<Saga>> {
         unimplemented!("nothing here is refunded")
+    }
+    async fn claim_sagas(&self, _: Duration, _: u32) -> Result<Vec<ClaimedSaga>> {
+        unimplemented!("nothing here is purchased")
     }
     async fn find_pool(&self, _: &PoolKey) -> Result<Option<Pool>> {
         unimplemented!("nothing here is charged")

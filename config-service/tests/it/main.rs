@@ -7,6 +7,7 @@ mod distribution;
 mod feed_store;
 mod feed_url;
 mod instances;
+mod plans;
 mod prices;
 mod schemas;
 mod source;

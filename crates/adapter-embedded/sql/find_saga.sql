@@ -1,1 +1,1 @@
-SELECT state FROM saga WHERE id = ?1
+SELECT state, claim FROM saga WHERE id = ?1

@@ -1,1 +1,1 @@
-SELECT state FROM saga WHERE NOT ended AND id > ?1 ORDER BY id LIMIT ?2
+SELECT state, claim FROM saga WHERE NOT ended AND id > ?1 ORDER BY id LIMIT ?2

@@ -1,1 +1,1 @@
-SELECT state FROM saga WHERE shard = ?1 ORDER BY id
+SELECT state, claim FROM saga WHERE shard = ?1 ORDER BY id

@@ -34,13 +34,17 @@ use domain::{
 use ports::{
     Result,
     ledger::{
-        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
+        StoredEvent, Sweeper,
     },
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 use sagas::StoredSaga;
 use sqlx::{Row, Sqlite, Transaction};
-use std::{sync::PoisonError, time::Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// Rows that one transaction of [`Ledger::maintain`] drops; between two of them others write.
@@ -110,6 +114,22 @@ impl Ledger for Embedded {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let query = sqlx::query_as::<_, StoredSaga>(include_str!("../sql/open_sagas.sql")).bind(after).bind(limit);
         query.fetch_all(self.inner.main.readers()).await.map_err(failed)?.into_iter().map(StoredSaga::saga).collect()
+    }
+
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        let (now, lease_ms) = (now_ms(&self.inner.clock), i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+        // Asked often, and mostly in vain: nobody who writes has to wait for that.
+        let is_due = sqlx::query_scalar::<_, bool>(include_str!("../sql/is_saga_due.sql")).bind(now);
+        if !is_due.fetch_one(self.inner.main.readers()).await.map_err(failed)? {
+            return Ok(Vec::new());
+        }
+        let mut transaction = self.inner.main.begin(Durability::Now).await?;
+        let query = sqlx::query_as::<_, StoredSaga>(include_str!("../sql/claim_sagas.sql")).bind(now).bind(lease_ms).bind(limit);
+        let rows = query.fetch_all(&mut *transaction).await.map_err(failed)?;
+        if !rows.is_empty() {
+            commit(transaction).await?;
+        }
+        rows.into_iter().map(StoredSaga::claimed).collect()
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -9,7 +9,7 @@
 //! | 4 | `load_charges.sql`, `load_periods.sql` | settle, release, expire, refund, a repeated request |
 //! | 5 | `load_pools.sql` | a pool is concerned |
 //! | | `load_budgets.sql` | a shard of the batch has budgets |
-//! | | `load_sagas.sql` | a refund |
+//! | | `load_sagas.sql` | a refund, a purchase |
 //! | | `domain::ledger::decide` for each request in arrival order; events are numbered and encoded | |
 //! | 6 | `write.sql`: numbers, events, new charges, changed pools, new idempotency keys | something changed |
 //! | 7 | `update_charges.sql`, `put_periods.sql`, `put_budgets.sql`, `put_sagas.sql`, `complete_claims.sql`, … | rows of these tables changed |
@@ -49,12 +49,14 @@ use domain::{
 use ports::{
     Result, StoreError,
     ledger::{
-        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
+        StoredEvent, Sweeper,
     },
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 pub(crate) use rows::{is_org, payer};
 use sqlx::PgConnection;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Why a step of the transaction did not succeed: the server's word, or what we make of its data.
@@ -138,6 +140,11 @@ impl Ledger for Postgres {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let query = sqlx::query_as(include_str!("sql/ledger/open_sagas.sql")).bind(after).bind(i64::from(limit));
         bounded(query.fetch_all(&self.pool)).await?.into_iter().map(sagas::saga).collect()
+    }
+
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        let query = sqlx::query_as(include_str!("sql/ledger/claim_sagas.sql")).bind(lease.as_secs_f64()).bind(i64::from(limit));
+        bounded(query.fetch_all(&self.pool)).await?.into_iter().map(sagas::claimed).collect()
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

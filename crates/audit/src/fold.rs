@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     event::EventType,
     ids::{ChargeId, EventId},
-    ledger::LedgerState,
+    ledger::{LedgerState, granted_by},
     pool::{Pool, PoolKey, PoolPeriod},
 };
 use ports::ledger::StoredEvent;
@@ -33,7 +33,7 @@ impl Stories {
 pub(crate) struct Folded {
     pub state: LedgerState,
     pub stories: Stories,
-    /// By the events of grants.
+    /// By the events of grants and purchases.
     granted: HashMap<PoolKey, i128>,
 }
 
@@ -43,9 +43,10 @@ impl Folded {
         for event in picture.events() {
             folded.state.apply(&event.event);
             folded.state.number(&event.event, event.seq);
-            if let (EventType::PoolGranted, Some(provider)) = (event.event.kind, &event.event.provider) {
+            let granted = granted_by(&event.event);
+            if let Some(provider) = event.event.provider.as_ref().filter(|_| granted != 0) {
                 let key = PoolKey { payer: event.event.payer, provider: provider.clone() };
-                *folded.granted.entry(key).or_default() += i128::from(event.event.tokens.get());
+                *folded.granted.entry(key).or_default() += granted;
             }
             // A refusal belongs to no charge, and a pool's event has none.
             if let Some(charge) = event.event.charge_id.filter(|_| event.event.kind != EventType::RequestsRefused) {
@@ -55,7 +56,7 @@ impl Folded {
         folded
     }
 
-    /// Purchased tokens that no grant gave: refunds of debts that had been paid.
+    /// Purchased tokens that no grant or purchase gave: refunds of debts that had been paid.
     pub fn granted_anew(&self, key: &PoolKey) -> i128 {
         let purchased = self.state.pools.get(key).map_or(0, |pool| i128::from(pool.purchased.granted.get()));
         purchased - self.granted.get(key).copied().unwrap_or_default()

@@ -6,13 +6,14 @@ use domain::{
     budget::{BudgetKey, BudgetTerms, BudgetUnit},
     charge::{Charge, ChargeSpec, Metadata},
     ids::{ChargeId, Model, OrgId, Payer, Provider, SagaId, Shard, UserId},
-    ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request},
+    ledger::{AllowanceChange, Command, LedgerState, Outcome, Purchase, Refusals, Request},
     money::Cost,
     pool::PoolKey,
+    saga::SagaStatus,
     threshold::Threshold,
     time::Period,
 };
-use ports::ledger::{Claim, Idempotency, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, Sweeper};
+use ports::ledger::{Claim, ClaimedSaga, Idempotency, IdempotencyKey, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, Sweeper};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -135,6 +136,22 @@ impl Customer {
     pub fn refund(&self, charge_id: ChargeId, amount: Option<i64>) -> LedgerRequest {
         let saga_id = SagaId::new(self.shard(), self.now);
         self.request(Command::Refund { saga_id, charge_id, tokens: amount.map(tokens), reason: Some("as agreed".into()) })
+    }
+
+    /// For 5 cents.
+    pub fn purchase(&self, amount: i64) -> LedgerRequest {
+        self.request(Command::StartPurchase(Purchase {
+            saga_id: SagaId::new(self.shard(), self.now),
+            pool: self.pool(),
+            user_id: self.user_id,
+            plan_id: Some("pack".into()),
+            tokens: tokens(amount),
+            price: Cost { minor_units: tokens(5), currency: "EUR".parse().unwrap() },
+        }))
+    }
+
+    pub fn move_purchase(&self, claimed: &ClaimedSaga, to: SagaStatus) -> LedgerRequest {
+        self.request(Command::MovePurchase { saga_id: claimed.saga.id, claim: claimed.claim, to, reason: None })
     }
 
     pub fn complete_refund(&self, saga_id: SagaId) -> LedgerRequest {

@@ -6,6 +6,7 @@ mod handles;
 mod idempotency;
 mod keys_machine;
 mod machine;
+mod purchases;
 mod refunds;
 mod usage;
 
@@ -15,6 +16,7 @@ pub use handles::*;
 pub use idempotency::*;
 pub use keys_machine::*;
 pub use machine::*;
+pub use purchases::*;
 pub use refunds::*;
 pub use usage::*;
 

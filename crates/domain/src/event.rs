@@ -28,10 +28,12 @@ pub enum EventType {
     ThresholdReached,
     /// The totals that reports show have counted a refund.
     RefundCompleted,
+    /// A purchase took a step. With the one that allocates its tokens they are in the pool, with the one that takes them back no more.
+    PurchaseMoved,
 }
 
 impl EventType {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ChargeHeld,
         Self::ChargeSettled,
         Self::ChargeReleased,
@@ -43,6 +45,7 @@ impl EventType {
         Self::BudgetSet,
         Self::ThresholdReached,
         Self::RefundCompleted,
+        Self::PurchaseMoved,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -58,6 +61,7 @@ impl EventType {
             Self::BudgetSet => "BUDGET_SET",
             Self::ThresholdReached => "THRESHOLD_REACHED",
             Self::RefundCompleted => "REFUND_COMPLETED",
+            Self::PurchaseMoved => "PURCHASE_MOVED",
         }
     }
 

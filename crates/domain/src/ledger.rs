@@ -11,15 +11,17 @@ mod decide;
 mod events;
 mod outcome;
 mod pools;
+mod purchases;
 mod refunds;
 #[cfg(test)]
 mod tests;
 mod thresholds;
 
-pub use command::{AllowanceChange, Command, Refusals, Request};
+pub use command::{AllowanceChange, Command, Direction, Purchase, Refusals, Request};
 pub use decide::{decide, preview};
 pub use outcome::{BudgetExhausted, Decision, Outcome, PoolView, QuotaExhausted};
 pub use pools::pool_view;
+pub use purchases::granted_by;
 
 use crate::{
     budget::{Budget, BudgetKey, BudgetUnit},
@@ -46,6 +48,8 @@ pub struct LedgerState {
     /// Those that cover what the batch spends.
     pub budgets: BTreeMap<BudgetKey, Budget>,
     pub sagas: BTreeMap<SagaId, Saga>,
+    /// The number of the last claim of each of them that was loaded: nobody with an older one may move it.
+    pub claims: BTreeMap<SagaId, i64>,
     pub changed: Changed,
 }
 
@@ -125,6 +129,8 @@ pub struct Changed {
     pub past_periods: HashSet<PeriodKey>,
     pub budgets: BTreeSet<BudgetKey>,
     pub sagas: BTreeSet<SagaId>,
+    /// The sagas among `sagas` that wait for somebody to move them on, from now.
+    pub due_sagas: BTreeSet<SagaId>,
     pub charges: HashSet<ChargeId>,
     /// The charges among `charges` that did not exist before.
     pub new_charges: HashSet<ChargeId>,

@@ -147,12 +147,18 @@ pub enum TokenKinds {
 }
 
 impl Price {
+    /// Of the dearest kind of tokens: what those cost that nothing tells apart.
+    pub fn dearest(&self) -> UnitPrice {
+        let cached = self.cached_input_per_million.unwrap_or(self.input_per_million);
+        self.input_per_million.max(self.output_per_million).max(cached)
+    }
+
     /// The cost of these tokens, rounded half to even.
     pub fn cost(&self, tokens: TokenKinds, money: Money) -> Result<Cost, MoneyError> {
         let cached_price = self.cached_input_per_million.unwrap_or(self.input_per_million);
         let of = |tokens: Tokens, price: UnitPrice| i128::from(tokens.get()) * price.nanos();
         let nanos = match tokens {
-            TokenKinds::Together(all) => of(all, self.input_per_million.max(self.output_per_million).max(cached_price)),
+            TokenKinds::Together(all) => of(all, self.dearest()),
             TokenKinds::Apart { input, output, cached } => {
                 of(input.saturating_sub(cached), self.input_per_million) + of(cached, cached_price) + of(output, self.output_per_million)
             }

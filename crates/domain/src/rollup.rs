@@ -153,7 +153,8 @@ impl CellValue {
             | EventType::PoolPeriodStarted
             | EventType::BudgetSet
             | EventType::ThresholdReached
-            | EventType::RefundCompleted => {}
+            | EventType::RefundCompleted
+            | EventType::PurchaseMoved => {}
         }
         self.last_seq = event.seq;
     }

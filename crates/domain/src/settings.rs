@@ -2,9 +2,11 @@
 
 mod change;
 mod limit;
+mod plan;
 
 pub use change::{SettingsChange, SettingsConflict, SettingsEffect};
 pub use limit::{Algorithm, Limit, LimitScope, OnOutage};
+pub use plan::Plan;
 
 use crate::{
     amount::Tokens,
@@ -110,6 +112,8 @@ pub struct Settings {
     pub money: Option<Money>,
     #[serde(default)]
     pub prices: BTreeMap<String, Price>,
+    #[serde(default)]
+    pub plans: BTreeMap<String, Plan>,
 }
 
 impl Settings {
@@ -186,6 +190,7 @@ impl Default for Settings {
                 .collect(),
             money: None,
             prices: BTreeMap::new(),
+            plans: BTreeMap::new(),
         }
     }
 }

@@ -100,6 +100,13 @@ pub struct Sweeper {
     pub lease: Duration,
 }
 
+/// A saga, and the right to move it on.
+#[derive(Clone, Debug)]
+pub struct ClaimedSaga {
+    pub saga: Saga,
+    pub claim: i64,
+}
+
 /// One shard as one consistent picture: state and events of the same moment.
 pub struct ShardSnapshot {
     /// In order of `seq`, with the stored bytes.
@@ -164,6 +171,10 @@ pub trait Ledger: Send + Sync {
 
     /// Sagas that have not ended, in the order of their ids, after `after`.
     async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>>;
+
+    /// Open sagas that wait for somebody to move them on, those that wait longest first. Each is shown to one caller at a time, with a
+    /// number that rises with each claim; when the lease is over to the next one.
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>>;
 
     /// As stored: a period that is due is not opened by reading. `domain::ledger::pool_view` shows the pool as of now.
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>>;

@@ -21,7 +21,9 @@ use domain::{
 };
 use ports::{
     Result,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper},
+    ledger::{
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper,
+    },
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use std::{sync::Arc, time::Duration};
@@ -78,6 +80,11 @@ impl Ledger for JournalLink {
 
     async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
         self.call("ledger.open_sagas", Effect::Read, move |journal| async move { journal.open_sagas(after, limit).await }).await
+    }
+
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        let work = move |journal: Arc<Journal>| async move { journal.claim_sagas(lease, limit).await };
+        self.call("ledger.claim_sagas", Effect::Repeatable, work).await
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

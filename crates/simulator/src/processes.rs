@@ -149,6 +149,7 @@ fn token_service(reached: audit::Stores, stores: &Stores, clock: ports::Clock, t
         clock,
         write: LedgerWrite::Grouped,
         provider_urls: BTreeMap::new(),
+        payment_url: None,
         http,
     };
     Some(token_service::start(deps, tasks))

@@ -113,6 +113,10 @@ CREATE TABLE saga (
     id BLOB PRIMARY KEY,
     shard INTEGER NOT NULL,
     ended INTEGER NOT NULL,
+    -- When somebody is to move it on: at once, or when the lease of who has claimed it is over. NULL: nobody has to.
+    due_at INTEGER,
+    -- How often it was claimed.
+    claim INTEGER NOT NULL DEFAULT 0,
     -- JSON: who, what, and the steps with their times.
     state TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -120,6 +124,7 @@ CREATE TABLE saga (
 CREATE INDEX saga_by_shard ON saga (shard, id);
 -- What has to be brought to its end.
 CREATE INDEX saga_open ON saga (id) WHERE NOT ended;
+CREATE INDEX saga_due ON saga (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE idempotency (
     scope TEXT NOT NULL,

@@ -1,6 +1,8 @@
 //! The stubs through their routers, and one on a real socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test says what went wrong by panicking
 
+mod payment;
+
 use axum::{
     Router,
     body::Body,

@@ -7,7 +7,7 @@ use domain::{
     defect::{Defect, is_back},
     ids::{SagaId, Shard},
     ledger::{Command, Request},
-    saga::Saga,
+    saga::{Saga, SagaSubject},
 };
 use futures::future::join_all;
 use ports::{StoreError, ledger::LedgerRequest};
@@ -29,40 +29,69 @@ pub async fn complete(service: Arc<Service>, shutdown: CancellationToken) {
             continue;
         }
         match complete_counted(&service).await {
-            Ok(waiting) => metrics::gauge!("refunds_waiting").set(waiting),
+            Ok(()) => {}
             // Whoever is away is said to be so by those who need it; here it is only tried again.
             Err(error) => tracing::debug!(%error, "refunds were not completed in this round"),
         }
     }
 }
 
-/// Of all that are open; answers how many still wait for the totals.
-async fn complete_counted(service: &Service) -> Result<f64, StoreError> {
-    let mut waiting = 0_u32;
-    let mut open = service.ledger.open_sagas(None, PAGE).await?;
-    if open.is_empty() {
-        return Ok(0.0);
-    }
-    // Once for all pages: what is counted meanwhile is completed in the next round.
-    let applied = applied(service).await?;
-    while let Some(last) = open.last() {
-        let after = last.id;
+/// Of all that are open; says how many sagas are, and for how long the one has not moved that moved last.
+async fn complete_counted(service: &Service) -> Result<(), StoreError> {
+    let (mut after, mut idle, mut applied) = (None, Idle::default(), None);
+    loop {
+        let open = service.ledger.open_sagas(after, PAGE).await?;
+        let Some(last) = open.last() else {
+            idle.say();
+            return Ok(());
+        };
+        after = Some(last.id);
+        idle.add(service, &open);
+        let refunds: Vec<&Saga> = open.iter().filter(|saga| matches!(saga.subject, SagaSubject::Refund { .. })).collect();
+        if refunds.is_empty() {
+            continue;
+        }
+        // Once for all pages: what is counted meanwhile is completed in the next round.
+        let applied = match &mut applied {
+            Some(known) => known,
+            unknown => unknown.insert(applied_through(service).await?),
+        };
         let is_counted = |saga: &&Saga| applied.get(&saga.shard()).is_some_and(|through| saga.seq <= *through);
-        let (counted, rest): (Vec<&Saga>, Vec<&Saga>) = open.iter().partition(is_counted);
-        waiting += u32::try_from(rest.len()).unwrap_or(u32::MAX);
-        let written = join_all(counted.into_iter().map(|saga| service.writer.write(completion(service, saga.id, saga.shard())))).await;
+        let counted = refunds.into_iter().filter(is_counted);
+        let written = join_all(counted.map(|saga| service.writer.write(completion(service, saga.id, saga.shard())))).await;
         let completed = written.iter().filter(|written| written.is_ok()).count();
         metrics::counter!("refunds_completed_total").increment(u64::try_from(completed).unwrap_or(0));
         if let Some(error) = written.into_iter().find_map(Result::err) {
             return Err(unwritten(&error));
         }
-        open = service.ledger.open_sagas(Some(after), PAGE).await?;
     }
-    Ok(f64::from(waiting))
+}
+
+/// What has not ended, by kind.
+#[derive(Default)]
+struct Idle([(u32, i64); 2]);
+
+impl Idle {
+    fn add(&mut self, service: &Service, sagas: &[Saga]) {
+        let now = service.clock.now();
+        for saga in sagas {
+            let Self([refunds, purchases]) = self;
+            let (open, longest) = if matches!(saga.subject, SagaSubject::Refund { .. }) { refunds } else { purchases };
+            *open += 1;
+            *longest = saga.steps.last().map_or(0, |step| (now - step.at).num_seconds()).max(*longest);
+        }
+    }
+
+    fn say(&self) {
+        for ((open, longest), kind) in self.0.iter().zip(["refund", "purchase"]) {
+            metrics::gauge!("sagas_open", "kind" => kind).set(f64::from(*open));
+            metrics::gauge!("saga_idle_seconds", "kind" => kind).set(f64::from(u32::try_from(*longest).unwrap_or(u32::MAX)));
+        }
+    }
 }
 
 /// Up to which number the totals that reports show have counted each shard.
-async fn applied(service: &Service) -> Result<BTreeMap<Shard, i64>, StoreError> {
+async fn applied_through(service: &Service) -> Result<BTreeMap<Shard, i64>, StoreError> {
     let shards: Vec<Shard> = Shard::all().collect();
     let generation = service.usage_store.live_generation().await?;
     let states = service.usage_store.shard_states(generation, &shards).await?;

@@ -19,6 +19,7 @@ mod payers;
 mod pools;
 mod previews;
 mod prompts;
+mod purchases;
 mod refunds;
 mod unknown_outcomes;
 mod world;

@@ -40,6 +40,7 @@ pub struct Stores {
     pub accounts: Arc<FakeAccounts>,
     pub answers: Arc<MemoryAnswers>,
     pub downstream: Arc<Downstream>,
+    pub payment_url: Option<String>,
     pub clock: Clock,
 }
 
@@ -52,6 +53,7 @@ impl Stores {
             accounts: Arc::default(),
             answers: Arc::default(),
             downstream: Arc::default(),
+            payment_url: None,
             clock,
         }
     }
@@ -103,6 +105,7 @@ impl World {
             write,
             provider_urls,
             http: provider_client().unwrap(),
+            payment_url: stores.payment_url.clone(),
         };
         let router = start(deps, &tasks);
         Self { stores, settings, tasks, router }

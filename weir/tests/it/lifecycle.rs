@@ -48,8 +48,9 @@ async fn nothing_is_lost_by_a_restart_or_a_kill() {
 async fn an_idle_process_stays_small_and_shows_its_state() {
     let data = tempfile::tempdir().unwrap();
     let process = Setup::embedded(data.path()).start();
-    let resident_kib = process.memory_kib("VmRSS");
-    assert!(resident_kib < 60 * 1024, "{resident_kib} KiB resident when idle");
+    // Of 60 MB; an optimised build has at most 24 MB of its own code in memory, this one has more.
+    let own_kib = process.memory_kib("RssAnon");
+    assert!(own_kib < (60 - 24) * 1024, "{own_kib} KiB of its own when idle");
     let client = Client::new(&process.url, "");
     client.get("/livez").await.expect(200);
     let ready = client.get("/readyz").await.expect(200);

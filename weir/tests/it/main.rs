@@ -16,6 +16,7 @@ mod live;
 mod money;
 mod path;
 mod predecessor;
+mod purchases;
 mod race;
 mod refunds;
 mod roles;

@@ -13,10 +13,11 @@ use domain::{
     ids::{ChargeId, SagaId},
     ledger::{Decision, LedgerState, PeriodKey, decide},
     pool::{Pool, PoolKey},
+    saga::Saga,
 };
 use ports::{
     Result,
-    ledger::{LedgerAnswer, LedgerRequest},
+    ledger::{ClaimedSaga, LedgerAnswer, LedgerRequest},
 };
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -26,6 +27,7 @@ pub(super) struct Batch {
     claims: Claims,
     state: LedgerState,
     numbering: Numbering,
+    recorded_at_ms: i64,
 }
 
 impl Batch {
@@ -34,6 +36,7 @@ impl Batch {
             claims: Claims::load(connection, requests).await?,
             state: load_state(connection, requests).await?,
             numbering: Numbering::load(connection, requests, recorded_at_ms).await?,
+            recorded_at_ms,
         })
     }
 
@@ -58,14 +61,16 @@ impl Batch {
     }
 
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let Self { claims, state, numbering } = self;
+        let Self { claims, state, numbering, .. } = self;
         let changed = &state.changed;
         let charges = changed.charges.iter().filter_map(|id| state.charges.get(id)).map(ChargeRow::of).collect::<Result<Vec<_>>>()?;
         let pools = changed.pools.iter().filter_map(|key| state.pools.get(key)).map(PoolRow::of).collect::<Result<Vec<_>>>()?;
         let period = |key: &PeriodKey| state.past_periods.get(key).map(|period| PeriodRow::of(&key.0, period));
         let periods: Vec<PeriodRow> = changed.past_periods.iter().filter_map(period).collect();
         let budgets = changed.budgets.iter().filter_map(|key| state.budgets.get(key)).map(BudgetRow::of).collect::<Result<Vec<_>>>()?;
-        let sagas = changed.sagas.iter().filter_map(|id| state.sagas.get(id)).map(SagaRow::of).collect::<Result<Vec<_>>>()?;
+        let due = |id: &SagaId| changed.due_sagas.contains(id).then_some(self.recorded_at_ms);
+        let sagas = changed.sagas.iter().filter_map(|id| Some((state.sagas.get(id)?, due(id))));
+        let sagas = sagas.map(|(saga, due_at)| SagaRow::of(saga, due_at)).collect::<Result<Vec<_>>>()?;
         put(connection, include_str!("../../sql/insert_events.sql"), numbering.events()).await?;
         put(connection, include_str!("../../sql/raise_heads.sql"), &numbering.changed_heads()).await?;
         put(connection, include_str!("../../sql/put_charges.sql"), &charges).await?;
@@ -92,8 +97,14 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
     for charge in load_charges(connection, &ids).await? {
         state.charges.insert(charge.spec.id, charge);
     }
+    let sagas: BTreeSet<SagaId> = commands().filter_map(|command| command.saga()).collect();
+    for ClaimedSaga { saga, claim } in load_sagas(&mut *connection, &sagas).await? {
+        state.claims.insert(saga.id, claim);
+        state.sagas.insert(saga.id, saga);
+    }
     let pool_of = |charge: &Charge| PoolKey { payer: charge.spec.payer, provider: charge.spec.provider.clone() };
-    let keys: HashSet<PoolKey> = commands().filter_map(|command| command.pool()).chain(state.charges.values().map(pool_of)).collect();
+    let known = state.charges.values().map(pool_of).chain(state.sagas.values().map(Saga::pool));
+    let keys: HashSet<PoolKey> = commands().filter_map(|command| command.pool()).chain(known).collect();
     for pool in load_pools(connection, &keys).await? {
         state.pools.insert(pool.key.clone(), pool);
     }
@@ -104,8 +115,6 @@ async fn load_state(connection: &mut SqliteConnection, requests: &[LedgerRequest
     }
     let owners = state.budget_owners(requests.iter().map(|request| &request.request));
     state.budgets = load_budgets(&mut *connection, &owners).await?;
-    let sagas: BTreeSet<SagaId> = commands().filter_map(|command| command.saga()).collect();
-    state.sagas = load_sagas(connection, &sagas).await?;
     Ok(state)
 }
 

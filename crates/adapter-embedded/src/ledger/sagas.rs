@@ -5,20 +5,26 @@ use crate::{
     database::failed,
 };
 use domain::{ids::SagaId, saga::Saga};
-use ports::Result;
+use ports::{Result, ledger::ClaimedSaga};
 use serde::Serialize;
 use sqlx::{FromRow, SqliteExecutor};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 #[derive(Debug, FromRow)]
 pub(super) struct StoredSaga {
     state: String,
+    claim: i64,
 }
 
 impl StoredSaga {
     pub(super) fn saga(self) -> Result<Saga> {
         from_json("saga.state", &self.state)
+    }
+
+    pub(super) fn claimed(self) -> Result<ClaimedSaga> {
+        let claim = self.claim;
+        Ok(ClaimedSaga { saga: self.saga()?, claim })
     }
 }
 
@@ -28,20 +34,22 @@ pub(super) struct SagaRow {
     id: Uuid,
     shard: u8,
     ended: u8,
+    due_at: Option<i64>,
     state: String,
 }
 
 impl SagaRow {
-    pub(super) fn of(saga: &Saga) -> Result<Self> {
-        Ok(Self { id: saga.id.0, shard: saga.shard().index(), ended: saga.status().is_end().into(), state: to_json(saga)? })
+    /// `due_at` where it waits for somebody from then on.
+    pub(super) fn of(saga: &Saga, due_at: Option<i64>) -> Result<Self> {
+        Ok(Self { id: saga.id.0, shard: saga.shard().index(), ended: saga.status().is_end().into(), due_at, state: to_json(saga)? })
     }
 }
 
-pub(super) async fn load_sagas(executor: impl SqliteExecutor<'_>, ids: &BTreeSet<SagaId>) -> Result<BTreeMap<SagaId, Saga>> {
+pub(super) async fn load_sagas(executor: impl SqliteExecutor<'_>, ids: &BTreeSet<SagaId>) -> Result<Vec<ClaimedSaga>> {
     if ids.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(Vec::new());
     }
     let query = sqlx::query_as::<_, StoredSaga>(include_str!("../../sql/load_sagas.sql")).bind(to_json(ids)?);
     let rows = query.fetch_all(executor).await.map_err(failed)?;
-    rows.into_iter().map(|row| row.saga().map(|saga| (saga.id, saga))).collect()
+    rows.into_iter().map(StoredSaga::claimed).collect()
 }

@@ -18,9 +18,11 @@ use domain::{
 use futures::future::{join_all, try_join_all};
 use ports::{
     Result, StoreError,
-    ledger::{ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper},
+    ledger::{
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper,
+    },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 #[async_trait]
 impl Ledger for Databases {
@@ -78,6 +80,11 @@ impl Ledger for Databases {
         sagas.sort_unstable_by_key(|saga| saga.id);
         sagas.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(sagas)
+    }
+
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        let claimed = try_join_all(self.all.iter().map(|database| database.claim_sagas(lease, limit))).await?;
+        Ok(claimed.into_iter().flatten().collect())
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -15,6 +15,7 @@ use domain::{
     ids::{ChargeId, SagaId, Shard},
     ledger::{Command, LedgerState, PeriodKey},
     pool::PoolKey,
+    saga::Saga,
 };
 use ports::ledger::LedgerRequest;
 use sqlx::PgConnection;
@@ -59,9 +60,12 @@ pub(super) async fn load_state<'a>(
     for charge in load_charges(connection, &ids).await? {
         state.charges.insert(charge.spec.id, charge);
     }
+    let sagas: BTreeSet<(Shard, SagaId)> =
+        requests.clone().filter_map(|request| request.request.command.saga().map(|id| (request.shard, id))).collect();
+    load_sagas(connection, &sagas, &mut state).await?;
     let of_commands = requests.clone().filter_map(|request| request.request.command.pool());
     let of_charges = state.charges.values().map(pool_of);
-    let pools: BTreeSet<PoolKey> = of_commands.chain(of_charges).collect();
+    let pools: BTreeSet<PoolKey> = of_commands.chain(of_charges).chain(state.sagas.values().map(Saga::pool)).collect();
     if !pools.is_empty() {
         load_pools(connection, &pools, &mut state).await?;
     }
@@ -70,11 +74,8 @@ pub(super) async fn load_state<'a>(
         load_periods(connection, &periods, &mut state).await?;
     }
     if budgets {
-        load_budgets(connection, requests.clone(), &mut state).await?;
+        load_budgets(connection, requests, &mut state).await?;
     }
-    let sagas: BTreeSet<(Shard, SagaId)> =
-        requests.filter_map(|request| request.request.command.saga().map(|id| (request.shard, id))).collect();
-    state.sagas = load_sagas(connection, &sagas).await?;
     Ok(state)
 }
 

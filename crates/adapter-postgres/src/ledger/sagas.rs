@@ -4,26 +4,40 @@ use super::{Failure, batch::Batch};
 use crate::{error::corrupt, shard::shard_column};
 use domain::{
     ids::{SagaId, Shard},
+    ledger::LedgerState,
     saga::Saga,
 };
-use ports::Result;
+use ports::{Result, ledger::ClaimedSaga};
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub(super) fn saga((state,): (String,)) -> Result<Saga> {
     serde_json::from_str(&state).map_err(|error| corrupt(format!("a saga: {error}")))
 }
 
-pub(super) async fn load_sagas(connection: &mut PgConnection, ids: &BTreeSet<(Shard, SagaId)>) -> Result<BTreeMap<SagaId, Saga>, Failure> {
+pub(super) fn claimed((state, claim): (String, i64)) -> Result<ClaimedSaga> {
+    Ok(ClaimedSaga { saga: saga((state,))?, claim })
+}
+
+pub(super) async fn load_sagas(
+    connection: &mut PgConnection,
+    ids: &BTreeSet<(Shard, SagaId)>,
+    state: &mut LedgerState,
+) -> Result<(), Failure> {
     if ids.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(());
     }
-    let rows = sqlx::query_as(include_str!("../sql/ledger/load_sagas.sql"))
+    let rows: Vec<(String, i64)> = sqlx::query_as(include_str!("../sql/ledger/load_sagas.sql"))
         .bind(ids.iter().map(|(shard, _)| shard_column(*shard)).collect::<Vec<_>>())
         .bind(ids.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    Ok(rows.into_iter().map(|row| saga(row).map(|saga| (saga.id, saga))).collect::<Result<_>>()?)
+    for row in rows {
+        let ClaimedSaga { saga, claim } = claimed(row)?;
+        state.claims.insert(saga.id, claim);
+        state.sagas.insert(saga.id, saga);
+    }
+    Ok(())
 }
 
 pub(super) async fn of_shard(connection: &mut PgConnection, shard: i16) -> Result<Vec<Saga>, Failure> {
@@ -42,6 +56,7 @@ pub(super) async fn put_sagas(connection: &mut PgConnection, batch: &Batch<'_>) 
         .bind(sagas.iter().map(|saga| shard_column(saga.shard())).collect::<Vec<_>>())
         .bind(sagas.iter().map(|saga| saga.id.0).collect::<Vec<_>>())
         .bind(sagas.iter().map(|saga| saga.status().is_end()).collect::<Vec<_>>())
+        .bind(sagas.iter().map(|saga| batch.state.changed.due_sagas.contains(&saga.id)).collect::<Vec<_>>())
         .bind(states)
         .execute(connection)
         .await?;

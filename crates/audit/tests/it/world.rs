@@ -21,7 +21,8 @@ use ports::{
     Clock, Result,
     event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
     ledger::{
-        ChargeQuery, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, StoredEvent, Sweeper,
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
+        StoredEvent, Sweeper,
     },
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
@@ -369,6 +370,9 @@ impl Ledger for World {
     }
     async fn open_sagas(&self, _: Option<SagaId>, _: u32) -> Result<Vec<Saga>> {
         unimplemented!("the audit reads snapshots")
+    }
+    async fn claim_sagas(&self, _: Duration, _: u32) -> Result<Vec<ClaimedSaga>> {
+        unimplemented!("the audit only reads")
     }
     async fn find_pool(&self, _: &PoolKey) -> Result<Option<Pool>> {
         unimplemented!("the audit reads snapshots")

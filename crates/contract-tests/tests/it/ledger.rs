@@ -39,6 +39,8 @@ on_each_adapter_and_two_databases! {
         a_refund_is_a_saga_that_is_open_until_it_is_completed,
         a_refund_restores_the_period_in_which_was_spent_and_the_budget_that_counted_it,
         the_same_refund_again_is_done_once,
+        a_purchase_is_moved_by_whoever_has_the_latest_claim_until_it_has_ended,
+        a_purchase_that_is_compensated_takes_its_tokens_back,
         late_usage_is_booked_in_the_period_in_which_it_happened,
         usage_is_recognised_by_its_name_alone;
     two:
@@ -53,6 +55,7 @@ on_each_adapter_and_two_databases! {
         a_key_used_by_another_handle_is_known,
         a_period_that_began_at_another_handle_is_known,
         of_refunds_that_race_with_spends_nothing_is_lost_or_given_twice,
+        of_many_that_claim_a_purchase_one_gets_it_until_its_lease_is_over,
         overdue_holds_are_shown_to_one_sweeper_until_its_lease_is_over,
         two_writers_never_overspend_a_pool,
         of_ends_that_race_one_is_booked_and_told_to_all,

@@ -3,7 +3,7 @@
 use super::{
     LedgerState, budget_events,
     pools::{THRESHOLDS, period_of},
-    refunds,
+    purchases, refunds,
 };
 use crate::{
     amount::Tokens,
@@ -13,7 +13,7 @@ use crate::{
     event::{EventType, NewEvent},
     ids::ChargeId,
     pool::{Balance, Pool, PoolKey, PoolPeriod},
-    saga::{self, Saga},
+    saga::{self, Saga, SagaStatus},
     threshold::Threshold,
 };
 use chrono::{DateTime, Utc};
@@ -37,6 +37,7 @@ impl LedgerState {
             EventType::PoolPeriodStarted => self.apply_period(key, event),
             EventType::ChargeRefunded => self.apply_refunded(key, event),
             EventType::RefundCompleted => self.apply_refund_completed(event),
+            EventType::PurchaseMoved => self.apply_purchase_moved(key, event),
             EventType::RequestsRefused | EventType::BudgetSet | EventType::ThresholdReached => {}
         }
     }
@@ -149,6 +150,17 @@ impl LedgerState {
     fn apply_refund_completed(&mut self, event: &NewEvent) {
         let known = saga::of_event(event).and_then(|id| self.sagas.get(&id).cloned());
         self.put_saga(known.map(|saga| refunds::completed(saga, event)));
+    }
+
+    fn apply_purchase_moved(&mut self, key: PoolKey, event: &NewEvent) {
+        let Some(to) = purchases::status_of(event) else { return };
+        let known = saga::of_event(event).and_then(|id| self.sagas.get(&id).cloned());
+        match to {
+            SagaStatus::TokensAllocated => self.apply_granted(key, event),
+            SagaStatus::TokensTakenBack => take_back(self.pool(&key, event.occurred_at), event.tokens),
+            _ => {}
+        }
+        self.put_saga(purchases::moved(known, event, to));
     }
 
     fn apply_granted(&mut self, key: PoolKey, event: &NewEvent) {
@@ -297,6 +309,15 @@ fn pay_debt(pool: &mut Pool) {
 fn credited(pool: &mut Pool) {
     pay_debt(pool);
     pool.rearm();
+}
+
+/// What was spent of it already is owed.
+fn take_back(pool: &mut Pool, tokens: Tokens) {
+    let there = tokens.min(pool.purchased.remaining());
+    pool.purchased.granted = pool.purchased.granted.saturating_sub(there);
+    pool.debt = plus(pool.debt, tokens.saturating_sub(there));
+    pay_debt(pool);
+    pool.recount();
 }
 
 fn pay_from(balance: &mut Balance, debt: &mut Tokens) {

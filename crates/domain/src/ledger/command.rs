@@ -7,6 +7,7 @@ use crate::{
     ids::{ChargeId, KeyId, Model, Payer, Provider, SagaId, UserId},
     money::Cost,
     pool::PoolKey,
+    saga::SagaStatus,
     threshold::Threshold,
     time::Period,
 };
@@ -59,6 +60,22 @@ pub enum Command {
     CompleteRefund {
         saga_id: SagaId,
     },
+    StartPurchase(Purchase),
+    /// Writes down that a step was taken; what it changes in the ledger is changed with it.
+    MovePurchase {
+        saga_id: SagaId,
+        /// Of the claim under which the step was taken.
+        claim: i64,
+        to: SagaStatus,
+        /// Why it is compensated.
+        reason: Option<String>,
+    },
+    /// An operator's word on a purchase that does not go on by itself.
+    DirectPurchase {
+        saga_id: SagaId,
+        direction: Direction,
+        reason: String,
+    },
     /// Adds purchased tokens.
     Grant {
         pool: PoolKey,
@@ -74,6 +91,25 @@ pub enum Command {
         terms: BudgetTerms,
     },
     RecordRefusals(Refusals),
+}
+
+/// What is purchased, and for how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purchase {
+    pub saga_id: SagaId,
+    pub pool: PoolKey,
+    pub user_id: UserId,
+    pub plan_id: Option<String>,
+    pub tokens: Tokens,
+    pub price: Cost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Try again now.
+    Resume,
+    /// Undo what was done; impossible once the payment is captured.
+    Compensate,
 }
 
 /// Terms that are absent stay as they are.
@@ -117,11 +153,14 @@ impl Command {
         match self {
             Self::Consume { spec, .. } | Self::Hold { spec, .. } | Self::Record { spec, .. } => Some(pool_of(spec)),
             Self::Grant { pool, .. } | Self::SetAllowance { pool, .. } => Some(pool.clone()),
+            Self::StartPurchase(purchase) => Some(purchase.pool.clone()),
             Self::Settle { .. }
             | Self::Release { .. }
             | Self::Expire { .. }
             | Self::Refund { .. }
             | Self::CompleteRefund { .. }
+            | Self::MovePurchase { .. }
+            | Self::DirectPurchase { .. }
             | Self::SetBudget { .. }
             | Self::RecordRefusals(_) => None,
         }
@@ -143,6 +182,9 @@ impl Command {
                 Some(*charge_id)
             }
             Self::CompleteRefund { .. }
+            | Self::StartPurchase(_)
+            | Self::MovePurchase { .. }
+            | Self::DirectPurchase { .. }
             | Self::Grant { .. }
             | Self::SetAllowance { .. }
             | Self::SetBudget { .. }
@@ -153,14 +195,18 @@ impl Command {
     /// The saga this command begins or moves.
     pub const fn saga(&self) -> Option<SagaId> {
         match self {
-            Self::Refund { saga_id, .. } | Self::CompleteRefund { saga_id } => Some(*saga_id),
+            Self::Refund { saga_id, .. }
+            | Self::CompleteRefund { saga_id }
+            | Self::MovePurchase { saga_id, .. }
+            | Self::DirectPurchase { saga_id, .. } => Some(*saga_id),
+            Self::StartPurchase(purchase) => Some(purchase.saga_id),
             _ => None,
         }
     }
 
     /// Whether its effect can be told apart from that of every other command by what it names.
     pub const fn is_recognisable(&self) -> bool {
-        self.charge().is_some() || self.saga().is_some()
+        self.charge().is_some() || (self.saga().is_some() && !matches!(self, Self::DirectPurchase { .. }))
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     events::refusals_event,
     outcome::{Decision, Outcome},
     pools::{grant, set_allowance},
+    purchases::{direct_purchase, move_purchase, start_purchase},
     refunds::{Wanted, complete_refund, refund},
 };
 use crate::{budget::Budget, event::EventType, pool::Pool};
@@ -37,6 +38,11 @@ pub fn decide(state: &mut LedgerState, request: &Request) -> Decision {
             refund(state, &wanted, *now, *allowance_cap)
         }
         Command::CompleteRefund { saga_id } => complete_refund(state, *saga_id, *now),
+        Command::StartPurchase(purchase) => start_purchase(state, purchase, *now),
+        Command::MovePurchase { saga_id, claim, to, reason } => {
+            move_purchase(state, *saga_id, *claim, *to, reason.as_deref(), (*now, *allowance_cap))
+        }
+        Command::DirectPurchase { saga_id, direction, reason } => direct_purchase(state, *saga_id, *direction, reason, *now),
         Command::Grant { pool, tokens, reason } => grant(state, pool, *tokens, reason, *now, *allowance_cap),
         Command::SetAllowance { pool, change } => set_allowance(state, pool, change, *now, *allowance_cap),
         Command::RecordRefusals(refusals) => {

@@ -8,7 +8,7 @@ use crate::{
     event::NewEvent,
     ids::{ChargeId, Payer, Provider, SagaId},
     pool::{Pool, PoolKey},
-    saga::Saga,
+    saga::{Saga, SagaStatus},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,12 @@ pub enum Outcome {
     BudgetExhausted(Box<BudgetExhausted>),
     ChargeNotFound,
     SagaNotFound,
+    /// Somebody else has claimed it since.
+    SagaTaken,
+    /// It is where that step cannot follow.
+    SagaElsewhere {
+        status: SagaStatus,
+    },
     /// More than a charge has left to refund.
     AmountExceedsRest {
         rest: Tokens,

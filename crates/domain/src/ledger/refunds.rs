@@ -14,7 +14,6 @@ use crate::{
     event::{EventType, NewEvent},
     ids::{ChargeId, SagaId},
     money::Cost,
-    pool::PoolKey,
     saga::{self, AT, SAGA_ID, Saga, SagaStatus, SagaSubject},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -49,7 +48,7 @@ pub(super) fn refund(state: &mut LedgerState, wanted: &Wanted<'_>, now: DateTime
     let event = NewEvent {
         cost: cost_between(charge, &after),
         reason: wanted.reason.map(str::to_owned),
-        metadata: metadata(wanted.saga_id, now),
+        metadata: step_metadata(wanted.saga_id, now),
         // Where it was counted it is taken away again.
         ..charge_event(&charge.spec, EventType::ChargeRefunded, tokens, settled_at)
     };
@@ -65,8 +64,9 @@ pub(super) fn complete_refund(state: &mut LedgerState, id: SagaId, now: DateTime
     if saga.status() != SagaStatus::BalanceRestored {
         return saga_moved(state, id, Vec::new());
     }
-    let pool = PoolKey { payer: saga.payer, provider: saga.provider.clone() };
-    let event = NewEvent { user_id: saga.user_id, ..pool_event(&pool, EventType::RefundCompleted, saga.tokens, metadata(id, now), now) };
+    let pool = saga.pool();
+    let event =
+        NewEvent { user_id: saga.user_id, ..pool_event(&pool, EventType::RefundCompleted, saga.tokens, step_metadata(id, now), now) };
     state.apply(&event);
     saga_moved(state, id, vec![event])
 }
@@ -94,7 +94,7 @@ pub(super) fn completed(mut saga: Saga, event: &NewEvent) -> Saga {
 }
 
 /// When the saga took the step.
-fn taken_at(event: &NewEvent) -> DateTime<Utc> {
+pub(super) fn taken_at(event: &NewEvent) -> DateTime<Utc> {
     let at = event.metadata.get(AT).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     at.map_or(event.occurred_at, |at| at.with_timezone(&Utc))
 }
@@ -104,7 +104,7 @@ fn cost_between(before: &Charge, after: &Charge) -> Option<Cost> {
     Some(Cost { minor_units: before.minor_units.saturating_sub(after.minor_units), ..before })
 }
 
-fn metadata(id: SagaId, now: DateTime<Utc>) -> Metadata {
+pub(super) fn step_metadata(id: SagaId, now: DateTime<Utc>) -> Metadata {
     let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
     Metadata::from([(SAGA_ID.to_owned(), id.to_string()), (AT.to_owned(), at)])
 }

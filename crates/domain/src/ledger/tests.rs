@@ -6,6 +6,7 @@ mod ends;
 mod model;
 mod needs;
 mod periods;
+mod purchases;
 mod refunds;
 mod thresholds;
 

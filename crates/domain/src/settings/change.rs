@@ -1,6 +1,6 @@
 //! Changes to the settings, one at a time, and what keeps one from standing beside the rest.
 
-use super::{Limit, ProviderSettings, Settings, Tier};
+use super::{Limit, Plan, ProviderSettings, Settings, Tier};
 use crate::{
     ids::Provider,
     money::{Money, Price},
@@ -21,6 +21,8 @@ pub enum SettingsChange {
     PutMoney { money: Money },
     PutPrice { name: String, price: Price },
     DeletePrice { name: String },
+    PutPlan { name: String, plan: Plan },
+    DeletePlan { name: String },
 }
 
 /// What a change did to the document.
@@ -72,6 +74,8 @@ impl Settings {
             SettingsChange::PutMoney { money } => put(self.money.replace(money)),
             SettingsChange::PutPrice { name, price } => put(self.prices.insert(name, price)),
             SettingsChange::DeletePrice { name } => delete(self.prices.remove(&name)),
+            SettingsChange::PutPlan { name, plan } => put(self.plans.insert(name, plan)),
+            SettingsChange::DeletePlan { name } => delete(self.plans.remove(&name)),
         };
         if effect.changed() {
             self.version += 1;
@@ -84,7 +88,7 @@ impl Settings {
     fn conflict(&self, change: &SettingsChange) -> Option<SettingsConflict> {
         match change {
             SettingsChange::PutMoney { money } => self.money.filter(|known| known != money).map(|_| SettingsConflict::CurrencyIsSet),
-            SettingsChange::PutPrice { .. } if self.money.is_none() => Some(SettingsConflict::NoCurrency),
+            SettingsChange::PutPrice { .. } | SettingsChange::PutPlan { .. } if self.money.is_none() => Some(SettingsConflict::NoCurrency),
             SettingsChange::PutPrice { name, price } => {
                 let of = |price: &Price| (price.provider.clone(), price.model.clone(), price.effective_from);
                 let same = self.prices.iter().find(|(other, known)| *other != name && of(known) == of(price));

@@ -14,8 +14,8 @@ use domain::{
 use ports::{
     Clock, Result, StoreError,
     ledger::{
-        CLAIM_LEASE_SECS, ChargeQuery, Claim, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
-        StoredEvent, Sweeper,
+        CLAIM_LEASE_SECS, ChargeQuery, Claim, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot,
+        StoredAnswer, StoredEvent, Sweeper,
     },
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
 };
@@ -52,6 +52,8 @@ struct Rows {
     shards: BTreeMap<Shard, ShardRows>,
     relays: BTreeMap<Uuid, DateTime<Utc>>,
     sweeper: Option<(Uuid, DateTime<Utc>)>,
+    /// Sagas that wait for somebody from then on.
+    due: BTreeMap<SagaId, DateTime<Utc>>,
 }
 
 pub struct Journal {
@@ -94,6 +96,7 @@ impl Rows {
             self.state.number(event, seq);
         }
         let decision = Decision { outcome: decision.outcome.numbered(&self.state), ..decision };
+        self.due.extend(std::mem::take(&mut self.state.changed.due_sagas).into_iter().map(|id| (id, recorded_at)));
         self.remember(request, &decision);
         Ok(LedgerAnswer::Decided(decision.outcome))
     }
@@ -209,6 +212,23 @@ impl Ledger for Journal {
         let rows = self.rows();
         let open = rows.state.sagas.values().filter(|saga| !saga.status().is_end() && after.is_none_or(|after| saga.id > after));
         Ok(page(open.cloned().collect(), limit))
+    }
+
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        let now = self.clock.now();
+        let mut rows = self.rows();
+        let Rows { state, due, .. } = &mut *rows;
+        due.retain(|id, _| state.sagas.get(id).is_some_and(|saga| !saga.status().is_end()));
+        let mut waiting: Vec<(DateTime<Utc>, SagaId)> = due.iter().filter(|(_, at)| **at <= now).map(|(id, at)| (*at, *id)).collect();
+        waiting.sort_unstable();
+        let mut claimed = Vec::new();
+        for (_, id) in page(waiting, limit) {
+            due.insert(id, now + TimeDelta::from_std(lease).unwrap_or_default());
+            let claim = state.claims.entry(id).or_default();
+            *claim += 1;
+            claimed.extend(state.sagas.get(&id).map(|saga| ClaimedSaga { saga: saga.clone(), claim: *claim }));
+        }
+        Ok(claimed)
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -14,16 +14,17 @@ use domain::{
 use ports::{
     Result, StoreError,
     ledger::{
-        CLAIM_LEASE_SECS, ChargeQuery, Claim, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
-        Sweeper,
+        CLAIM_LEASE_SECS, ChargeQuery, Claim, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot,
+        StoredAnswer, Sweeper,
     },
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 use tokio::sync::RwLock;
 
@@ -51,6 +52,8 @@ struct StoredClaim {
 pub struct Rows {
     pub state: LedgerState,
     claims: HashMap<IdempotencyKey, StoredClaim>,
+    /// Which sagas wait for somebody, and from when.
+    due: BTreeMap<SagaId, Instant>,
     pub events: Vec<NewEvent>,
     pub traces: Vec<Option<String>>,
     /// Sizes of the batches, in order.
@@ -102,6 +105,7 @@ impl Rows {
         }
         let decision = decide(&mut self.state, &request.request);
         let done = !decision.events.is_empty();
+        self.due.extend(std::mem::take(&mut self.state.changed.due_sagas).into_iter().map(|id| (id, Instant::now())));
         for event in &decision.events {
             let of_shard = self.events.iter().filter(|known| known.payer.shard() == event.payer.shard()).count();
             self.state.number(event, i64::try_from(of_shard).unwrap() + 1);
@@ -218,6 +222,22 @@ impl Ledger for FakeLedger {
         let rows = self.rows.lock().unwrap();
         let open = rows.state.sagas.values().filter(|saga| !saga.status().is_end() && after.is_none_or(|after| saga.id > after));
         Ok(open.take(limit.try_into().unwrap()).cloned().collect())
+    }
+
+    /// A lease lasts a hundredth of its time.
+    async fn claim_sagas(&self, lease: Duration, limit: u32) -> Result<Vec<ClaimedSaga>> {
+        self.answer()?;
+        let mut rows = self.rows.lock().unwrap();
+        let Rows { state, due, .. } = &mut *rows;
+        due.retain(|id, _| !state.sagas[id].status().is_end());
+        let mut claimed = Vec::new();
+        for (id, at) in due.iter_mut().filter(|(_, at)| **at <= Instant::now()).take(limit.try_into().unwrap()) {
+            *at = Instant::now() + lease / 100;
+            let claim = state.claims.entry(*id).or_default();
+            *claim += 1;
+            claimed.push(ClaimedSaga { saga: state.sagas[id].clone(), claim: *claim });
+        }
+        Ok(claimed)
     }
 
     async fn find_pool(&self, key: &PoolKey) -> Result<Option<Pool>> {

@@ -151,6 +151,7 @@ impl Copier {
             .bind(touched.sagas.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
             .execute(&mut *source)
             .await?;
+        sqlx::query(include_str!("../../sql/move/touch_open_sagas.sql")).execute(&mut *source).await?;
         sqlx::query(include_str!("../../sql/move/touch_payers.sql"))
             .bind(touched.payers.iter().copied().map(is_org).collect::<Vec<_>>())
             .bind(touched.payers.iter().map(|payer| payer.tenant()).collect::<Vec<_>>())

@@ -16,6 +16,10 @@ enum Step {
     /// Which charge, and how much of it.
     Refund(usize, Option<i64>),
     Complete(usize),
+    Purchase(i64),
+    /// Which saga, and whether its next task ends well.
+    Move(usize, bool),
+    Direct(usize, bool),
     Wait(i64),
 }
 
@@ -46,6 +50,13 @@ impl Story {
                 let id = self.state.sagas.keys().nth(index).copied();
                 drop(id.map(|saga_id| self.run(Command::CompleteRefund { saga_id })));
             }
+            Step::Purchase(amount) => drop(self.purchase(amount)),
+            Step::Move(index, well) => self.move_on(index, well),
+            Step::Direct(index, resume) => {
+                let direction = if resume { Direction::Resume } else { Direction::Compensate };
+                let id = self.state.sagas.keys().nth(index).copied();
+                drop(id.map(|saga_id| self.run(Command::DirectPurchase { saga_id, direction, reason: "test".into() })));
+            }
             Step::Wait(seconds) => self.now += TimeDelta::seconds(seconds),
         }
     }
@@ -64,6 +75,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0u8..8, 1i64..50, 0i64..200_000).prop_map(|(name, amount, ago)| Step::Record(name, amount, ago)),
         (0usize..16, prop::option::of(1i64..60)).prop_map(|(index, amount)| Step::Refund(index, amount)),
         (0usize..4).prop_map(Step::Complete),
+        (1i64..100).prop_map(Step::Purchase),
+        (0usize..4, prop::bool::weighted(0.8)).prop_map(|(index, well)| Step::Move(index, well)),
+        (0usize..4, any::<bool>()).prop_map(|(index, resume)| Step::Direct(index, resume)),
         (1i64..100_000).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 1..80)
@@ -85,8 +99,8 @@ proptest! {
             let held: i128 = periods.iter().map(|balance| balance.held).sum::<i128>() + i128::from(pool.purchased.held.get());
             let charges = story.state.charges.values();
             let charged: i128 = charges.clone().map(Charge::net).sum();
-            let granted = story.events.iter().filter(|event| event.kind == EventType::PoolGranted).map(|event| event.tokens);
-            let anew = i128::from(pool.purchased.granted.get()) - granted.sum::<i128>();
+            let granted: i128 = story.events.iter().map(granted_by).sum();
+            let anew = i128::from(pool.purchased.granted.get()) - granted;
             prop_assert!(story.state.charges.values().all(|charge| charge.refunded <= charge.settled));
             let charges_held: i128 = charges.filter(|charge| charge.status == ChargeStatus::Held).map(|charge| charge.held).sum();
             prop_assert_eq!(settled + i128::from(pool.debt.get()), charged + anew);

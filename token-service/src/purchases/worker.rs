@@ -1,0 +1,105 @@
+//! Brings purchases to their end. A purchase is claimed for a while with a number that rises; every step is written down under that number
+//! before the next begins. Whoever is killed, or frozen past the claim, leaves it to the next one, which goes on from what is written:
+//! the payment processor knows every call by the saga, and the ledger refuses a step that was taken or is out of order.
+
+use super::payment::Paid;
+use crate::{error, payer::facts_of_payer, service::Service};
+use domain::{
+    ledger::{Command, Outcome},
+    saga::{PurchaseTask, Saga, SagaStatus, SagaSubject},
+};
+use futures::future::join_all;
+use ports::ledger::{ClaimedSaga, LedgerAnswer};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than the calls of one claim; after a failure also the pause until the next try.
+const CLAIM: Duration = Duration::from_secs(10);
+const EACH: Duration = Duration::from_millis(500);
+/// Claimed at once.
+const PAGE: u32 = 32;
+
+/// Until shutdown; what was claimed then is brought as far as it goes.
+pub async fn work(service: Arc<Service>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = service.purchases_due.notified() => {}
+            () = tokio::time::sleep(EACH) => {}
+        }
+        while !shutdown.is_cancelled() {
+            match service.ledger.claim_sagas(CLAIM, PAGE).await {
+                Ok(claimed) if claimed.is_empty() => break,
+                Ok(claimed) => drop(join_all(claimed.into_iter().map(|claimed| bring_on(&service, claimed))).await),
+                Err(error) => {
+                    tracing::debug!(%error, "no purchases were claimed in this round");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// As far as it goes under this claim.
+async fn bring_on(service: &Service, ClaimedSaga { mut saga, claim }: ClaimedSaga) {
+    while let Some(task) = saga.task() {
+        let Some((to, reason)) = perform(service, &saga, task).await else { return };
+        match write(service, &saga, claim, to, reason).await {
+            Some(moved) => saga = moved,
+            None => return,
+        }
+    }
+    metrics::counter!("purchases_total", "outcome" => if saga.status() == SagaStatus::Completed { "completed" } else { "failed" })
+        .increment(1);
+}
+
+/// What came of the task; `None` where that is not known: it is done again under the next claim.
+async fn perform(service: &Service, saga: &Saga, task: PurchaseTask) -> Option<(SagaStatus, Option<&'static str>)> {
+    let compensate = |reason| Some((SagaStatus::Compensating, Some(reason)));
+    let done = |to| Some((to, None));
+    match task {
+        PurchaseTask::Authorise => {
+            let SagaSubject::Purchase { price, .. } = saga.subject else { return None };
+            match service.payment.authorise(saga.id, price).await {
+                Paid::Done => done(SagaStatus::PaymentReserved),
+                Paid::Declined => compensate("the payment was declined"),
+                Paid::Impossible => compensate("the payment was voided"),
+                Paid::Unknown => None,
+            }
+        }
+        PurchaseTask::Allocate => done(SagaStatus::TokensAllocated),
+        PurchaseTask::Capture => match service.payment.capture(saga.id).await {
+            Paid::Done => done(SagaStatus::PaymentCaptured),
+            Paid::Declined | Paid::Impossible => compensate("the payment could not be captured"),
+            Paid::Unknown => None,
+        },
+        PurchaseTask::Complete => done(SagaStatus::Completed),
+        PurchaseTask::TakeBack => done(SagaStatus::TokensTakenBack),
+        PurchaseTask::Void => match service.payment.void(saga.id).await {
+            Paid::Done => done(SagaStatus::PaymentVoided),
+            Paid::Declined | Paid::Impossible | Paid::Unknown => None,
+        },
+        PurchaseTask::Fail => done(SagaStatus::Failed),
+    }
+}
+
+/// The saga after the step; `None` where somebody else has it now, or the ledger is away.
+async fn write(service: &Service, saga: &Saga, claim: i64, to: SagaStatus, reason: Option<&'static str>) -> Option<Saga> {
+    let facts = facts_of_payer(service, saga.payer).await.ok()?;
+    let command = Command::MovePurchase { saga_id: saga.id, claim, to, reason: reason.map(str::to_owned) };
+    match service.writer.write(service.request(saga.payer, command, &facts, None)).await {
+        Ok(LedgerAnswer::Decided(Outcome::SagaMoved { saga })) => Some(*saga),
+        Ok(LedgerAnswer::Decided(Outcome::BalanceOverflow)) => {
+            let reason = Some("the pool cannot count so many tokens");
+            Box::pin(write(service, saga, claim, SagaStatus::Compensating, reason)).await
+        }
+        Ok(other) => {
+            tracing::info!(saga = %saga.id, ?other, "a purchase is somebody else's now");
+            None
+        }
+        Err(failure) => {
+            tracing::debug!(saga = %saga.id, problem = %error::write(&failure).detail(), "a step of a purchase was not written");
+            None
+        }
+    }
+}
