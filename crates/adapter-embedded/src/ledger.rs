@@ -183,6 +183,10 @@ impl Ledger for Embedded {
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
+        self.snapshot_after(shard, i64::MIN).await
+    }
+
+    async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
         // The first read fixes the moment that every later one in this transaction sees.
         let mut transaction = self.inner.main.readers().begin().await.map_err(failed)?;
         let last_seq = sqlx::query_scalar::<_, i64>(include_str!("../sql/find_last_seq.sql"))
@@ -190,7 +194,7 @@ impl Ledger for Embedded {
             .fetch_one(&mut *transaction)
             .await
             .map_err(failed)?;
-        let events = events_of(&mut transaction, shard).await?;
+        let events = events_of(&mut transaction, shard, after).await?;
         let charges: Vec<ChargeRow> = of_shard(&mut transaction, include_str!("../sql/charges_of_shard.sql"), shard).await?;
         let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
         let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
@@ -241,8 +245,8 @@ where
     sqlx::query_as::<_, T>(sql).bind(shard.index()).fetch_all(&mut **transaction).await.map_err(failed)
 }
 
-async fn events_of(transaction: &mut Transaction<'static, Sqlite>, shard: Shard) -> Result<Vec<StoredEvent>> {
-    let query = sqlx::query(include_str!("../sql/events_of_shard.sql")).bind(shard.index());
+async fn events_of(transaction: &mut Transaction<'static, Sqlite>, shard: Shard, after: i64) -> Result<Vec<StoredEvent>> {
+    let query = sqlx::query(include_str!("../sql/events_of_shard.sql")).bind(shard.index()).bind(after);
     let rows = query.fetch_all(&mut **transaction).await.map_err(failed)?;
     let stored = |row: sqlx::sqlite::SqliteRow| {
         let payload: Vec<u8> = row.try_get("payload")?;

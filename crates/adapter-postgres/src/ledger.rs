@@ -185,7 +185,11 @@ impl Ledger for Postgres {
     }
 
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
-        read_snapshot(self, shard).await.map_err(Failure::not_done)
+        read_snapshot(self, shard, i64::MIN).await.map_err(Failure::not_done)
+    }
+
+    async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
+        read_snapshot(self, shard, after).await.map_err(Failure::not_done)
     }
 
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
@@ -214,19 +218,19 @@ fn far_future() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(9999, 12, 31, 0, 0, 0).single().unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-async fn read_snapshot(postgres: &Postgres, shard: Shard) -> Result<ShardSnapshot, Failure> {
+async fn read_snapshot(postgres: &Postgres, shard: Shard, after: i64) -> Result<ShardSnapshot, Failure> {
     let mut transaction = postgres.pool.begin_with(include_str!("sql/ledger/begin_snapshot.sql")).await?;
-    let snapshot = read_shard(&mut transaction, shard).await;
+    let snapshot = read_shard(&mut transaction, shard, after).await;
     transaction.rollback().await?;
     snapshot
 }
 
-async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<ShardSnapshot, Failure> {
+async fn read_shard(connection: &mut PgConnection, shard: Shard, after: i64) -> Result<ShardSnapshot, Failure> {
     let column = shard_column(shard);
     sqlx::query(include_str!("sql/ledger/allow_long_reads.sql")).execute(&mut *connection).await?;
     let last_seq: i64 = sqlx::query_scalar(include_str!("sql/ledger/snapshot_head.sql")).bind(column).fetch_one(&mut *connection).await?;
     let rows: Vec<(i64, i16, Vec<u8>)> =
-        sqlx::query_as(include_str!("sql/ledger/snapshot_events.sql")).bind(column).fetch_all(&mut *connection).await?;
+        sqlx::query_as(include_str!("sql/ledger/snapshot_events.sql")).bind(column).bind(after).fetch_all(&mut *connection).await?;
     let charges: Vec<ChargeRow> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_charges.sql")).bind(column).fetch_all(&mut *connection).await?;
     let pools: Vec<PoolRow> =
@@ -237,7 +241,8 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard) -> Result<Shard
     let sagas = sagas::of_shard(connection, column).await?;
     let mut events = Vec::new();
     for (last, count, bytes) in rows {
-        events.extend(packed::numbered(&bytes, count, last)?.into_iter().map(|(seq, event)| stored_event(seq, event.payload)));
+        let newer = packed::numbered(&bytes, count, last)?.into_iter().filter(|(seq, _)| *seq > after);
+        events.extend(newer.map(|(seq, event)| stored_event(seq, event.payload)));
     }
     Ok(ShardSnapshot {
         budgets,

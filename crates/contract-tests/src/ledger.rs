@@ -30,7 +30,7 @@ use domain::{
     time::Period,
     trace_parent::TraceParent,
 };
-use ports::ledger::{ChargeQuery, Ledger, LedgerAnswer, LedgerRequest};
+use ports::ledger::{ChargeQuery, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredEvent};
 use uuid::Uuid;
 
 pub async fn a_batch_is_decided_in_order_and_exactly_what_fits_passes(ledger: &dyn Ledger) {
@@ -82,6 +82,34 @@ pub async fn a_refusal_changes_nothing(ledger: &dyn Ledger) {
     assert_eq!(before.last_seq, after.last_seq);
     assert_eq!(before.pools, after.pools);
     assert_eq!(before.charges, after.charges);
+}
+
+pub async fn a_snapshot_after_a_number_has_the_whole_state_and_only_the_events_behind_it(ledger: &dyn Ledger) {
+    let customer = Customer::user();
+    outcome(ledger, &customer.grant(1_000)).await;
+    // Together and one by one: they may share rows or not.
+    ledger.apply(&[customer.consume(1), customer.consume(2), customer.hold(3), customer.consume(4)]).await.unwrap();
+    for amount in 5..8 {
+        outcome(ledger, &customer.consume(amount)).await;
+    }
+    let whole = ledger.snapshot(customer.shard()).await.unwrap();
+    let own = |event: &&StoredEvent| event.event.as_ref().is_ok_and(|event| event.event.payer == customer.payer);
+    let numbers: Vec<i64> = whole.events.iter().filter(own).map(|event| event.seq).collect();
+    assert_eq!(numbers.len(), 8);
+    for after in numbers.iter().copied().chain([0, whole.last_seq]) {
+        let later = ledger.snapshot_after(customer.shard(), after).await.unwrap();
+        let rows = |snapshot: &ShardSnapshot| {
+            let behind = snapshot.events.iter().filter(|event| event.seq > after && event.seq <= whole.last_seq);
+            behind.map(|event| (event.seq, event.payload.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&later), rows(&whole));
+        assert!(later.events.iter().all(|event| event.seq > after));
+        let charges = |snapshot: &ShardSnapshot| {
+            let own = snapshot.charges.iter().filter(|charge| charge.spec.payer == customer.payer);
+            own.map(|charge| charge.spec.id).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(charges(&later), charges(&whole));
+    }
 }
 
 pub async fn nothing_to_apply_is_no_error(ledger: &dyn Ledger) {

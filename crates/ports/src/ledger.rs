@@ -196,6 +196,13 @@ pub trait Ledger: Send + Sync {
     /// One shard as of one moment, for the audit.
     async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot>;
 
+    /// The same, without the events up to this number. An adapter that need not read them should not.
+    async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
+        let mut snapshot = self.snapshot(shard).await?;
+        snapshot.events.retain(|event| event.seq > after);
+        Ok(snapshot)
+    }
+
     /// Every answer that is kept about a charge, for the audit; two rows of one name follow each other.
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()>;
 

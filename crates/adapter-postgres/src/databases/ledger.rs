@@ -122,6 +122,10 @@ impl Ledger for Databases {
         self.home(shard).await?.snapshot(shard).await
     }
 
+    async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
+        self.home(shard).await?.snapshot_after(shard, after).await
+    }
+
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
         for database in self.all.iter() {
             database.scan_answers(visit).await?;

@@ -8,6 +8,7 @@ on_each_adapter_and_two_databases! {
         a_batch_is_decided_in_order_and_exactly_what_fits_passes,
         the_answered_charge_is_the_stored_one,
         a_refusal_changes_nothing,
+        a_snapshot_after_a_number_has_the_whole_state_and_only_the_events_behind_it,
         nothing_to_apply_is_no_error,
         a_hold_ends_once_and_repeating_the_end_changes_nothing,
         a_late_settle_after_expiry_is_booked_as_debt_where_nothing_is_left,

@@ -1,1 +1,1 @@
-SELECT seq, count, events FROM outbox WHERE shard = $1 ORDER BY seq;
+SELECT seq, count, events FROM outbox WHERE shard = $1 AND seq > $2 ORDER BY seq;
