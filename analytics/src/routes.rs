@@ -7,7 +7,10 @@ use axum::{
     routing::{get, post},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::{access::Scope, ids::OrgId};
+use domain::{
+    access::Scope,
+    ids::{OrgId, UserId},
+};
 use ports::{Clock, accounts::Accounts, outbox::Outbox, usage_store::UsageStore};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,6 +49,7 @@ async fn health(State(service): State<Service>) -> Json<Value> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AuditRequest {
     org_id: Option<OrgId>,
+    user_id: Option<UserId>,
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
 }
@@ -56,7 +60,7 @@ async fn audit(
     StrictJson(request): StrictJson<AuditRequest>,
 ) -> Result<Json<audit::Report>, Problem> {
     error::require(&caller, Scope::Admin)?;
-    let scope = audit::Scope { org: request.org_id, from: request.from, to: request.to };
+    let scope = audit::Scope { org: request.org_id, user: request.user_id, from: request.from, to: request.to };
     let turn = service.auditing.lock_owned().await;
     // On a thread of its own: it decodes every event there is, which would hold up the requests of a worker thread.
     let runtime = tokio::runtime::Handle::current();

@@ -1,40 +1,78 @@
 //! `weir audit`: proves from the stores that every figure is right, or names the first event that is not.
 
-use crate::out;
-use crate::settings::SettingsArgs;
+mod show;
+mod signing;
+mod verify;
+
+use crate::{out, settings::SettingsArgs};
 use anyhow::{Context, Result, bail};
-use audit::{AuditError, Difference, Invariant, Progress, Report, Scope, Stores};
+use audit::{AuditError, Notebook, Plan, Progress, Report, Scope, Stores};
 use backends::Backends;
 use chrono::{DateTime, Utc};
-use domain::ids::OrgId;
+use clap::Subcommand;
+use domain::ids::{OrgId, UserId};
 use indicatif::{ProgressBar, ProgressStyle};
 use ports::Clock;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use service_kit::config::{Config, StoresMode};
 use std::{process::ExitCode, time::Duration};
 use uuid::Uuid;
 
+pub use show::place;
+
 /// Compares balances, charges, events, the log, raw usage and reports, beside a running Weir.
 ///
-/// Reads the stores that the settings name (the embedded ones read-only), or asks a server with --url.
+/// Reads the stores that the settings name (the embedded ones read-only), or asks a server with --url. Without a scope it compares
+/// everything; --since-last folds only what came after the last such audit and proves that what was before has not changed.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Exit codes: 0 clean, 1 a difference (the first differing event of each invariant is named), 2 could not check.\n\
-                  Example:\n  weir audit --org 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11 --from 2026-11-01T00:00:00Z")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0 clean, 1 a difference (the first differing event of each invariant is named), 2 could not check.\n\
+                  Examples:\n  weir audit --org 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11 --from 2026-11-01T00:00:00Z\n  \
+                  weir audit --since-last --resume   (every night: only what is new, and on where it was stopped)\n  \
+                  weir audit --sign > report.json && weir audit verify report.json"
+)]
 pub struct Args {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    Verify(verify::Args),
+}
+
+#[derive(clap::Args, Debug)]
+struct Options {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Only what this org pays for
     #[arg(long, value_name = "ID")]
     org: Option<Uuid>,
+    /// Only what this user pays for, and what the user spent of orgs; with --org only of that one
+    #[arg(long, value_name = "ID")]
+    user: Option<Uuid>,
     /// Only events at or after this instant; balances are always compared as a whole
     #[arg(long, value_name = "INSTANT")]
     from: Option<DateTime<Utc>>,
     /// Only events before this instant
     #[arg(long, value_name = "INSTANT")]
     to: Option<DateTime<Utc>>,
+    /// Begin where the last audit with this flag ended; what was proved then must still have the digests of then
+    #[arg(long, conflicts_with_all = ["org", "user", "from", "to", "url"])]
+    since_last: bool,
+    /// Go on with an audit of the same scope that was stopped; without one, begin
+    #[arg(long, conflicts_with = "url")]
+    resume: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Print the report as JSON, signed with this installation's key (made on first use, or WEIR__AUDIT__SIGNING_KEY)
+    #[arg(long, conflicts_with = "url")]
+    sign: bool,
     /// Ask the Weir at this address instead of reading the stores
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -44,25 +82,36 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
-    if let (Some(from), Some(to)) = (args.from, args.to)
+    let options = match &args.action {
+        Some(Action::Verify(args)) => return verify::run(args),
+        None => &args.options,
+    };
+    if let (Some(from), Some(to)) = (options.from, options.to)
         && from >= to
     {
         bail!("--from must be before --to");
     }
-    let report = match &args.url {
-        Some(url) => ask(url, &args).await?,
-        None => read(&args).await?,
+    let report = match &options.url {
+        Some(url) => ask(url, options).await?,
+        None => read(options).await?,
     };
-    if args.json {
+    if options.sign {
+        let signed = signing::key(&options.settings.load(&[])?)?.sign(&report)?;
+        out!("{}", serde_json::to_string_pretty(&signed)?);
+    } else if options.json {
         out!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        show(&report);
+        show::report(&report);
     }
     Ok(if report.clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-async fn read(args: &Args) -> Result<Report> {
-    let config = args.settings.load(&[])?;
+async fn read(options: &Options) -> Result<Report> {
+    let config = options.settings.load(&[])?;
+    if options.sign {
+        // Before the work, not after it.
+        signing::key(&config)?;
+    }
     let opened = Backends::open_read_only(&config, &Clock::System).await.context("the audit could not be made")?;
     let stores = Stores {
         ledger: opened.ledger.clone(),
@@ -74,16 +123,34 @@ async fn read(args: &Args) -> Result<Report> {
         accounts: opened.accounts.clone(),
         clock: Clock::System,
     };
-    let scope = Scope { org: args.org.map(OrgId), from: args.from, to: args.to };
+    let scope = Scope { org: options.org.map(OrgId), user: options.user.map(UserId), from: options.from, to: options.to };
+    let plan = Plan { scope, notes: Some(notes(&config)), since_last: options.since_last, resume: options.resume };
     // Draws nothing when stderr is no terminal.
     let bar = ProgressBar::no_length();
-    let report = audit::run(&stores, &scope, &|progress| draw(&bar, progress)).await;
+    let report = audit::run_plan(&stores, &plan, &|progress| draw(&bar, progress)).await;
     bar.finish_and_clear();
     opened.close().await;
     report.map_err(|error| {
         let hint = hint(&error);
         anyhow::Error::new(error).context(format!("the audit could not be made; {hint}"))
     })
+}
+
+/// In the data folder, one for each set of stores: what was proved of one says nothing about another.
+fn notes(config: &Config) -> Notebook {
+    let address = |url: &SecretString| url.expose_secret().rsplit('@').next().unwrap_or_default().to_owned();
+    let stores = match config.stores.mode {
+        StoresMode::Embedded => "embedded".to_owned(),
+        StoresMode::Distributed => format!(
+            "{:?} {:?} {} {:?} {}",
+            config.postgres.url.as_ref().map(address),
+            config.kafka.brokers,
+            config.kafka.topic_prefix,
+            config.cassandra.nodes,
+            config.cassandra.keyspace
+        ),
+    };
+    Notebook::of(&config.data_dir, &stores)
 }
 
 fn draw(bar: &ProgressBar, progress: Progress) {
@@ -102,7 +169,8 @@ fn draw(bar: &ProgressBar, progress: Progress) {
 
 /// What to look at when a store does not answer.
 fn hint(error: &AuditError) -> String {
-    let (setting, server) = match error.store() {
+    let Some(store) = error.store() else { return "check that it is yours to write, then repeat".into() };
+    let (setting, server) = match store {
         "postgres" => ("WEIR__POSTGRES__URL", "PostgreSQL"),
         "kafka" => ("WEIR__KAFKA__BROKERS", "Kafka"),
         "cassandra" => ("WEIR__CASSANDRA__NODES", "Cassandra"),
@@ -112,11 +180,12 @@ fn hint(error: &AuditError) -> String {
     format!("check that {server} runs and that {setting} names it, then repeat")
 }
 
-async fn ask(url: &str, args: &Args) -> Result<Report> {
-    let key = args.key.as_ref().context("an administrator key is needed: pass --key or set WEIR__ADMIN__API_KEY")?;
+async fn ask(url: &str, options: &Options) -> Result<Report> {
+    let key = options.key.as_ref().context("an administrator key is needed: pass --key or set WEIR__ADMIN__API_KEY")?;
     let mut body = json!({});
-    let instants = [("from", args.from), ("to", args.to)].map(|(name, at)| (name, at.map(|at| json!(at))));
-    for (name, value) in [("orgId", args.org.map(|org| json!(org)))].into_iter().chain(instants) {
+    let instants = [("from", options.from), ("to", options.to)].map(|(name, at)| (name, at.map(|at| json!(at))));
+    let ids = [("orgId", options.org), ("userId", options.user)].map(|(name, id)| (name, id.map(|id| json!(id))));
+    for (name, value) in ids.into_iter().chain(instants) {
         if let Some(value) = value {
             body[name] = value;
         }
@@ -133,43 +202,4 @@ async fn ask(url: &str, args: &Args) -> Result<Report> {
         bail!("{url}: {status}: {}", problem["message"].as_str().unwrap_or("the answer has no message"));
     }
     serde_json::from_str(&text).with_context(|| format!("{url} answered something that is not an audit report"))
-}
-
-fn show(report: &Report) {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["", "invariant", "checked", "different"]);
-    for invariant in &report.invariants {
-        let Invariant { id, name, checked, different, .. } = invariant;
-        table.add_row([id.clone(), name.clone(), checked.to_string(), different.to_string()]);
-    }
-    out!("{table}");
-    let totals = &report.totals;
-    out!(
-        "accepted {}, applied {}, pending {}; foreign records set aside: {}",
-        totals.accepted,
-        totals.applied,
-        totals.pending,
-        totals.dead_letters
-    );
-    for invariant in report.invariants.iter().filter(|invariant| invariant.different > 0) {
-        if let Some(difference) = invariant.differences.first() {
-            out!("\n{} first differs at {}", invariant.id, place(difference));
-            out!("  {}", difference.subject);
-            out!("  expected  {}\n  found     {}", difference.expected, difference.found);
-        }
-    }
-    let verdict = if report.clean { "clean" } else { "different" };
-    out!("\n{verdict}: {} events checked", report.checked_events);
-}
-
-fn place(difference: &Difference) -> String {
-    let mut place = match (difference.event_id, difference.seq) {
-        (Some(event), Some(seq)) => format!("event {event}, number {seq} of shard {}", difference.shard),
-        (None, Some(seq)) => format!("number {seq} of shard {}", difference.shard),
-        _ => format!("shard {}", difference.shard),
-    };
-    if let Some(charge) = difference.charge_id {
-        place = format!("{place}, charge {charge}");
-    }
-    place
 }

@@ -10,6 +10,7 @@ mod output;
 mod roles;
 mod seed;
 mod settings;
+mod statement;
 mod up;
 mod wiring;
 
@@ -32,6 +33,7 @@ enum Command {
     Up(up::Args),
     Migrate(migrate::Args),
     Audit(audit::Args),
+    Statement(statement::Args),
     Seed(seed::Args),
     Keys(keys::Args),
     Ledger(ledger::Args),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             Command::Up(args) => up::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Audit(args) => audit::run(args).await,
+            Command::Statement(args) => statement::run(args).await,
             Command::Seed(args) => seed::run(args).await,
             Command::Keys(args) => keys::run(args).await,
             Command::Ledger(args) => ledger::run(args).await,

@@ -18,9 +18,9 @@ pub(crate) async fn check(stores: &Stores, scope: &Scope, findings: &mut Finding
 }
 
 fn compare(answer: &KeptAnswer, doubled: bool, scope: &Scope, findings: &mut Findings) {
-    let covered = |charge: &Charge| scope.covers_payer(charge.spec.payer) && scope.covers_time(charge.created_at);
+    let covered = |charge: &Charge| scope.covers_charge(charge);
     // Of an answer without a charge nobody knows whose it is: only an audit of everything names it.
-    if !answer.charge.as_ref().map_or(*scope == Scope::default(), covered) {
+    if !answer.charge.as_ref().map_or(scope.is_everything(), covered) {
         return;
     }
     findings.checked(1);

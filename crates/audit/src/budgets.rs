@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 /// I1: the settled and held amounts of the charges that were made in the current period.
 pub(crate) fn check_amounts(picture: &Picture, scope: &Scope, findings: &mut Findings) {
-    let budgets = picture.snapshot.budgets.iter().filter(|budget| scope.covers_payer(budget.key.payer));
+    let budgets = picture.snapshot.budgets.iter().filter(|budget| scope.covers_budget(&budget.key));
     let stored = LedgerState { budgets: budgets.map(|budget| (budget.key.clone(), budget.clone())).collect(), ..LedgerState::default() };
     if stored.budgets.is_empty() {
         return;
     }
     let mut sums: BTreeMap<&BudgetKey, (i128, i128)> = BTreeMap::new();
-    for charge in picture.snapshot.charges.iter().filter(|charge| scope.covers_payer(charge.spec.payer)) {
+    for charge in picture.snapshot.charges.iter().filter(|charge| scope.covers_spec(&charge.spec)) {
         for budget in stored.covering(&charge.spec).filter(|budget| budget.counts(charge.created_at)) {
             let spent = Spent::of(charge, budget.key.unit);
             let (used, held) = sums.entry(&budget.key).or_default();
@@ -37,7 +37,7 @@ pub(crate) fn check_amounts(picture: &Picture, scope: &Scope, findings: &mut Fin
 
 /// I3: the stored budgets against the fold.
 pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope, findings: &mut Findings) {
-    for budget in picture.snapshot.budgets.iter().filter(|budget| scope.covers_payer(budget.key.payer)) {
+    for budget in picture.snapshot.budgets.iter().filter(|budget| scope.covers_budget(&budget.key)) {
         findings.checked(1);
         let expected = folded.state.budgets.remove(&budget.key);
         if expected.as_ref() != Some(budget) {
@@ -46,7 +46,7 @@ pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope,
             findings.report_consequence(difference.values(expected, text(budget)));
         }
     }
-    for budget in folded.state.budgets.values().filter(|budget| scope.covers_payer(budget.key.payer)) {
+    for budget in folded.state.budgets.values().filter(|budget| scope.covers_budget(&budget.key)) {
         findings.report_consequence(picture.about_payer(budget.key.payer, &name(&budget.key)).values(text(budget), "none"));
     }
 }

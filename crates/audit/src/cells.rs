@@ -1,4 +1,5 @@
-//! I5, second half: each rollup cell is the sum of the events that touch it, up to the number that the cell itself names.
+//! I5, second half, and I8: each rollup cell is the sum of the events that touch it, up to the number that the cell itself names, and a replay
+//! of all of them makes every partition of cells as it is, byte by byte.
 
 use crate::{AuditError, Reading, Scope, Stores, families, picture::Picture, raw::READS_IN_FLIGHT, report::Findings};
 use chrono::{DateTime, Datelike, Days, Months, NaiveTime, Utc};
@@ -9,13 +10,17 @@ use domain::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use ports::usage_store::Generation;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use uuid::Uuid;
+use std::collections::{BTreeMap, HashMap};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Rows of the outbox read at once beyond the picture.
 const OUTBOX_PAGE: u32 = 2_000;
 
-type Cells = HashMap<CellKey, CellValue>;
+/// All of a shard.
+pub(crate) type Cells = HashMap<CellKey, CellValue>;
+
+/// Those of one partition, in order.
+type Sorted = BTreeMap<CellKey, CellValue>;
 
 /// Whose cells, of which grain, from when until when.
 type Partition = (RollupScope, Grain, (DateTime<Utc>, DateTime<Utc>));
@@ -27,82 +32,108 @@ struct Ahead {
     folded: CellValue,
 }
 
-/// What is found of the cells themselves, and of the sums that they must add up to.
+/// What is found of the cells themselves, of the sums that they must add up to, and of a replay of everything.
 pub(crate) struct Found<'a> {
     pub cells: &'a mut Findings,
     pub sums: &'a mut Findings,
+    pub replay: &'a mut Findings,
 }
 
-pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, mut found: Found<'_>) -> Result<(), AuditError> {
-    let mut by_tenant: BTreeMap<Uuid, Vec<&UsageEvent>> = BTreeMap::new();
-    for event in picture.events().filter(|event| scope.covers_payer(event.event.payer)) {
-        by_tenant.entry(event.event.payer.tenant()).or_default().push(event);
-    }
-    let mut ahead = HashMap::new();
-    let mut platform = Cells::new();
-    for (tenant, events) in by_tenant {
-        let mut cells = Cells::new();
-        for event in events.into_iter().filter(|event| event.seq <= picture.applied.last_seq) {
-            for key in rollup::cells(event) {
-                let of_tenant = key.scope == RollupScope::Tenant(tenant);
-                fold_into(if of_tenant { &mut cells } else { &mut platform }, key, event);
-            }
-        }
-        compare(stores, picture, scope, cells, &mut ahead, &mut found).await?;
-    }
-    // Totals over all payers say nothing about one of them.
-    if scope.org.is_none() {
-        compare(stores, picture, scope, platform, &mut ahead, &mut found).await?;
-    }
-    check_ahead(stores, picture, ahead, found.cells).await
-}
-
-fn fold_into(cells: &mut Cells, key: CellKey, event: &UsageEvent) {
-    let cell = cells.entry(key).or_default();
-    // Tenants are folded one after the other, so a platform cell does not see its events in order; its number is the largest.
-    let last_seq = cell.last_seq.max(event.seq);
-    cell.apply(event);
-    cell.last_seq = last_seq;
-}
-
-/// Reads every partition that the expected cells touch and compares all that is in it.
-async fn compare(
+/// Folds the events up to the watermark into the `cells` that earlier ones made, as a replay from number 1 would, and compares.
+/// Answers the cells as they must be.
+pub(crate) async fn check(
     stores: &Stores,
     picture: &Picture,
+    mut cells: Cells,
     scope: &Scope,
-    mut expected: Cells,
-    ahead: &mut HashMap<CellKey, Ahead>,
-    found: &mut Found<'_>,
-) -> Result<(), AuditError> {
-    let touched = |key: &CellKey| (key.scope.clone(), key.grain, partition(key.grain, key.bucket));
-    let partitions: BTreeSet<Partition> = expected.keys().map(touched).collect();
-    let reads: Vec<_> = partitions.into_iter().map(|partition| read(stores, picture.generation, partition)).collect();
-    let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
-    while let Some(stored) = reads.try_next().await? {
-        families::check(picture, &stored, found.sums);
-        let findings = &mut *found.cells;
-        for (key, stored) in stored {
-            let folded = expected.remove(&key).unwrap_or_default();
-            if !covers_bucket(scope, &key) {
-                continue;
-            }
-            findings.checked(1);
-            if stored.last_seq > picture.applied.last_seq {
-                ahead.insert(key, Ahead { stored, folded });
-            } else if stored != folded {
-                report(picture, &key, folded, Some(stored), findings);
-            }
+    mut found: Found<'_>,
+) -> Result<Cells, AuditError> {
+    for event in picture.events().filter(|event| event.seq <= picture.applied.last_seq && scope.covers_whom(event)) {
+        for key in rollup::cells(event) {
+            cells.entry(key).or_default().apply(event);
         }
     }
-    for (key, folded) in expected.into_iter().filter(|(key, _)| covers_bucket(scope, key)) {
-        report(picture, &key, folded, None, found.cells);
+    let mut by_partition: BTreeMap<Partition, Sorted> = BTreeMap::new();
+    for (key, cell) in cells.iter().filter(|(key, _)| scope.covers_cell(key)) {
+        by_partition.entry(partition_of(key)).or_default().insert(key.clone(), *cell);
     }
-    Ok(())
+    let mut ahead = HashMap::new();
+    let reads: Vec<_> =
+        by_partition.into_iter().map(|(partition, expected)| read(stores, picture.generation, partition, expected)).collect();
+    let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
+    while let Some((partition, expected, stored)) = reads.try_next().await? {
+        if scope.user.is_none() {
+            families::check(picture, &stored, found.sums);
+        }
+        let stored = stored.into_iter().filter(|(key, _)| scope.covers_cell(key)).collect();
+        compare(picture, &partition, expected, stored, &mut ahead, &mut found);
+    }
+    drop(reads);
+    check_ahead(stores, picture, ahead, found.cells).await?;
+    Ok(cells)
 }
 
-async fn read(stores: &Stores, generation: Generation, partition: Partition) -> Result<Vec<(CellKey, CellValue)>, AuditError> {
-    let (scope, grain, (from, to)) = partition;
-    stores.usage_store.cells(generation, &scope, grain, from, to, "").await.reading("rollup cells")
+/// Cells that are ahead of the watermark wait. Of the others of a partition a digest says whether a replay makes the same, byte by byte;
+/// where it does not, each cell is looked at.
+fn compare(
+    picture: &Picture,
+    partition: &Partition,
+    mut expected: Sorted,
+    stored: Sorted,
+    ahead: &mut HashMap<CellKey, Ahead>,
+    found: &mut Found<'_>,
+) {
+    found.cells.checked(stored.len());
+    let (newer, at_rest): (Sorted, Sorted) = stored.into_iter().partition(|(_, cell)| cell.last_seq > picture.applied.last_seq);
+    for (key, stored) in newer {
+        let folded = expected.remove(&key).unwrap_or_default();
+        ahead.insert(key, Ahead { stored, folded });
+    }
+    let [replayed, reported] = [&expected, &at_rest].map(digest);
+    found.replay.checked(1);
+    if replayed == reported {
+        return;
+    }
+    let newest = expected.values().chain(at_rest.values()).map(|cell| cell.last_seq).max();
+    let (scope, grain, (from, _)) = partition;
+    let subject = format!("totals {}/{}/from {}", scope.as_text(), grain.as_str(), from.date_naive());
+    let difference = picture.at(newest, &subject).values(format!("digest {replayed:016x}"), format!("digest {reported:016x}"));
+    found.replay.report_consequence(difference);
+    for (key, stored) in at_rest {
+        let folded = expected.remove(&key).unwrap_or_default();
+        if stored != folded {
+            report(picture, &key, folded, Some(stored), found.cells);
+        }
+    }
+    for (key, folded) in expected {
+        report(picture, &key, folded, None, found.cells);
+    }
+}
+
+fn digest(cells: &Sorted) -> u64 {
+    let mut digest = Xxh3::new();
+    for (key, cell) in cells {
+        for text in [&key.scope.as_text(), key.grain.as_str(), &key.dimension.0] {
+            digest.update(text.as_bytes());
+            digest.update(&[0]);
+        }
+        let CellValue { tokens, requests, denied, refunded, cost_minor_units, last_seq } = *cell;
+        let numbers =
+            [key.bucket.timestamp_millis(), key.shard.index().into(), tokens, requests, denied, refunded, cost_minor_units, last_seq];
+        numbers.iter().for_each(|number| digest.update(&number.to_be_bytes()));
+    }
+    digest.digest()
+}
+
+async fn read(
+    stores: &Stores,
+    generation: Generation,
+    partition: Partition,
+    expected: Sorted,
+) -> Result<(Partition, Sorted, Vec<(CellKey, CellValue)>), AuditError> {
+    let (scope, grain, (from, to)) = &partition;
+    let stored = stores.usage_store.cells(generation, scope, *grain, *from, *to, "").await.reading("rollup cells")?;
+    Ok((partition, expected, stored))
 }
 
 /// Folds on what came after the watermark, in the picture and then in the outbox, until each cell is at its own number.
@@ -153,8 +184,8 @@ fn brief(cell: CellValue) -> String {
     format!("tokens {tokens}, requests {requests}, denied {denied}, refunded {refunded}, cost {cost_minor_units}, through {last_seq}")
 }
 
-fn covers_bucket(scope: &Scope, key: &CellKey) -> bool {
-    scope.from.is_none_or(|from| from < key.grain.next(key.bucket)) && scope.to.is_none_or(|to| key.bucket < to)
+fn partition_of(key: &CellKey) -> Partition {
+    (key.scope.clone(), key.grain, partition(key.grain, key.bucket))
 }
 
 /// First moment and end of the span around `at` that shares one partition of the store, see [`Grain::span`].

@@ -6,7 +6,8 @@ use crate::{
 };
 use domain::rollup::digest;
 
-pub(crate) fn check(picture: &Picture, findings: &mut Findings, totals: &mut Totals) {
+/// `proved_digest` is the sum of digests of what was proved before.
+pub(crate) fn check(picture: &Picture, proved_digest: u64, findings: &mut Findings, totals: &mut Totals) {
     let (accepted, applied) = (picture.snapshot.last_seq, picture.applied.last_seq);
     findings.checked(1);
     totals.accepted += accepted;
@@ -16,8 +17,9 @@ pub(crate) fn check(picture: &Picture, findings: &mut Findings, totals: &mut Tot
         let difference = picture.at(Some(applied), "watermark of the shard");
         return findings.report(difference.values(format!("at most {accepted}, the newest number given"), applied));
     }
-    let present = i64::try_from(picture.snapshot.events.iter().filter(|row| row.seq <= applied).count()).unwrap_or(i64::MAX);
-    let sum = picture.events().take_while(|event| event.seq <= applied).map(digest).fold(0_u64, u64::wrapping_add);
+    let newer = picture.snapshot.events.iter().filter(|row| row.seq <= applied).count();
+    let present = picture.proved.saturating_add(i64::try_from(newer).unwrap_or(i64::MAX));
+    let sum = picture.events().take_while(|event| event.seq <= applied).map(digest).fold(proved_digest, u64::wrapping_add);
     if present != applied {
         let first = first_missing(picture).min(applied);
         let difference = picture.at(Some(first), "events up to the watermark");
@@ -29,7 +31,7 @@ pub(crate) fn check(picture: &Picture, findings: &mut Findings, totals: &mut Tot
 }
 
 fn first_missing(picture: &Picture) -> i64 {
-    let numbered = (1..).zip(&picture.snapshot.events);
+    let numbered = (picture.proved + 1..).zip(&picture.snapshot.events);
     let gap = numbered.clone().find(|(expected, row)| row.seq != *expected).map(|(expected, _)| expected);
-    gap.unwrap_or_else(|| picture.snapshot.events.last().map_or(1, |row| row.seq + 1))
+    gap.unwrap_or_else(|| picture.snapshot.events.last().map_or(picture.proved + 1, |row| row.seq + 1))
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     Scope,
-    fold::Stories,
     picture::Picture,
     report::{Difference, Findings},
 };
@@ -10,19 +9,35 @@ use domain::{
     amount::Tokens,
     charge::{Charge, ChargeStatus},
     event::{EventType, UsageEvent},
+    ids::ChargeId,
 };
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
-/// What the events of one charge say, read in order.
-#[derive(Default)]
-struct Story {
+/// What the events of one charge say, told in order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Story {
+    /// Numbers of the first and of the newest event.
+    pub first: i64,
+    pub last: i64,
     status: Option<ChargeStatus>,
     settled: Tokens,
     refunded: i128,
+    /// The first event that cannot follow the ones before it; nothing after it is told.
+    #[serde(skip)]
+    broken: Option<Box<Difference>>,
 }
 
 impl Story {
-    /// `false` when a charge in this state cannot have this event.
-    fn tell(&mut self, event: &UsageEvent) -> bool {
+    fn tell(&mut self, event: &UsageEvent) {
+        self.first = if self.first == 0 { event.seq } else { self.first };
+        self.last = event.seq;
+        if self.broken.is_none() {
+            self.broken = self.follow(event).err();
+        }
+    }
+
+    fn follow(&mut self, event: &UsageEvent) -> Result<(), Box<Difference>> {
         use ChargeStatus::{Expired, Held, Refunded, Released, Settled};
         let next = match (self.status, event.event.kind) {
             (None, EventType::ChargeHeld) => Held,
@@ -33,53 +48,63 @@ impl Story {
                 self.refunded += i128::from(event.event.tokens.get());
                 if self.refunded == i128::from(self.settled.get()) { Refunded } else { Settled }
             }
-            _ => return false,
+            _ => return Err(Box::new(self.contradicted_by(event))),
         };
         if event.event.kind == EventType::ChargeSettled {
             self.settled = event.event.tokens;
         }
+        if self.refunded > i128::from(self.settled.get()) {
+            let difference = Difference::of_event(event, "refunds of a charge");
+            return Err(Box::new(difference.values(format!("at most {}", self.settled), self.refunded)));
+        }
         self.status = Some(next);
-        true
+        Ok(())
+    }
+
+    /// A charge in this state cannot have this event.
+    fn contradicted_by(&self, event: &UsageEvent) -> Difference {
+        let expected = self.status.map_or("an event that opens the charge", |_| "one end");
+        let found = match self.status {
+            Some(status) => format!("{} after {}", event.event.kind.as_str(), status.as_str()),
+            None => event.event.kind.as_str().to_owned(),
+        };
+        Difference::of_event(event, "end of a charge").values(expected, found)
+    }
+}
+
+/// The stories of all charges of a shard.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Stories(HashMap<ChargeId, Story>);
+
+impl Stories {
+    pub fn tell(&mut self, event: &UsageEvent) {
+        // A refusal belongs to no charge, and a pool's event has none.
+        if let Some(charge) = event.event.charge_id.filter(|_| event.event.kind != EventType::RequestsRefused) {
+            self.0.entry(charge).or_default().tell(event);
+        }
+    }
+
+    pub fn of(&self, charge: ChargeId) -> Option<&Story> {
+        self.0.get(&charge)
     }
 }
 
 pub(crate) fn check(picture: &Picture, stories: &Stories, scope: &Scope, findings: &mut Findings) {
-    let in_scope = |charge: &&Charge| scope.covers_payer(charge.spec.payer) && scope.covers_time(charge.created_at);
-    for charge in picture.snapshot.charges.iter().filter(in_scope) {
+    for charge in picture.snapshot.charges.iter().filter(|charge| scope.covers_charge(charge)) {
         findings.checked(1);
-        match read(picture, stories.of(charge.spec.id)) {
-            Ok(story) => compare(picture, stories, charge, &story, findings),
-            Err(difference) => findings.report(*difference),
+        let untold = Story::default();
+        let story = stories.of(charge.spec.id).unwrap_or(&untold);
+        match &story.broken {
+            Some(difference) => findings.report((**difference).clone()),
+            None => compare(picture, charge, story, findings),
         }
     }
 }
 
-/// Follows the events to the charge's end, or names the first event that cannot follow the ones before it.
-fn read(picture: &Picture, seqs: &[i64]) -> Result<Story, Box<Difference>> {
-    let mut story = Story::default();
-    for event in seqs.iter().filter_map(|seq| picture.event(*seq)) {
-        let before = story.status;
-        if !story.tell(event) {
-            let expected = before.map_or("an event that opens the charge", |_| "one end");
-            let found = match before {
-                Some(status) => format!("{} after {}", event.event.kind.as_str(), status.as_str()),
-                None => event.event.kind.as_str().to_owned(),
-            };
-            return Err(Box::new(Difference::of_event(event, "end of a charge").values(expected, found)));
-        }
-        if story.refunded > i128::from(story.settled.get()) {
-            let difference = Difference::of_event(event, "refunds of a charge");
-            return Err(Box::new(difference.values(format!("at most {}", story.settled), story.refunded)));
-        }
-    }
-    Ok(story)
-}
-
-fn compare(picture: &Picture, stories: &Stories, charge: &Charge, story: &Story, findings: &mut Findings) {
-    let last = stories.of(charge.spec.id).last().and_then(|seq| picture.event(*seq));
+fn compare(picture: &Picture, charge: &Charge, story: &Story, findings: &mut Findings) {
     let mut report = |subject: &str, expected: String, found: String| {
         let difference = Difference::at(picture.shard, subject).seq(charge.seq).tenant(charge.spec.payer.tenant());
-        let difference = last.map_or(difference.clone(), |event| difference.event(event));
+        let difference = picture.event(story.last).map_or(difference.clone(), |event| difference.event(event));
         findings.report(difference.charge(charge.spec.id).values(expected, found));
     };
     let Some(status) = story.status else {

@@ -2,14 +2,15 @@
 
 use crate::{
     Scope, budgets,
+    ends::Stories,
     picture::Picture,
     report::{Difference, Findings},
     sagas,
 };
 use chrono::{DateTime, Utc};
 use domain::{
-    event::EventType,
-    ids::{ChargeId, EventId},
+    event::UsageEvent,
+    ids::EventId,
     ledger::{LedgerState, granted_by},
     pool::{Pool, PoolKey, PoolPeriod},
 };
@@ -18,42 +19,26 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
-/// Numbers of the events of each charge, in order.
-#[derive(Default)]
-pub(crate) struct Stories(HashMap<ChargeId, Vec<i64>>);
-
-impl Stories {
-    pub fn of(&self, charge: ChargeId) -> &[i64] {
-        self.0.get(&charge).map_or(&[], Vec::as_slice)
-    }
-}
-
 /// The state as the events make it.
 #[derive(Default)]
 pub(crate) struct Folded {
     pub state: LedgerState,
     pub stories: Stories,
     /// By the events of grants and purchases.
-    granted: HashMap<PoolKey, i128>,
+    pub granted: HashMap<PoolKey, i128>,
 }
 
 impl Folded {
-    pub fn of(picture: &Picture) -> Self {
-        let mut folded = Self::default();
-        for event in picture.events() {
-            folded.state.apply(&event.event);
-            folded.state.number(&event.event, event.seq);
-            let granted = granted_by(&event.event);
-            if let Some(provider) = event.event.provider.as_ref().filter(|_| granted != 0) {
-                let key = PoolKey { payer: event.event.payer, provider: provider.clone() };
-                *folded.granted.entry(key).or_default() += granted;
-            }
-            // A refusal belongs to no charge, and a pool's event has none.
-            if let Some(charge) = event.event.charge_id.filter(|_| event.event.kind != EventType::RequestsRefused) {
-                folded.stories.0.entry(charge).or_default().push(event.seq);
-            }
+    /// The next event of the shard.
+    pub fn tell(&mut self, event: &UsageEvent) {
+        self.state.apply(&event.event);
+        self.state.number(&event.event, event.seq);
+        let granted = granted_by(&event.event);
+        if let Some(provider) = event.event.provider.as_ref().filter(|_| granted != 0) {
+            let key = PoolKey { payer: event.event.payer, provider: provider.clone() };
+            *self.granted.entry(key).or_default() += granted;
         }
-        folded
+        self.stories.tell(event);
     }
 
     /// Purchased tokens that no grant or purchase gave: refunds of debts that had been paid.
@@ -68,7 +53,7 @@ pub(crate) fn check_sequence(picture: &Picture, findings: &mut Findings) {
     let rows = &picture.snapshot.events;
     findings.checked(rows.len());
     let mut ids: HashSet<EventId> = HashSet::with_capacity(rows.len());
-    let mut next = 1;
+    let mut next = picture.proved + 1;
     for row in rows {
         if row.seq > next {
             report_gap(picture, next, row.seq - 1, findings);
@@ -109,7 +94,7 @@ fn check_row(picture: &Picture, row: &StoredEvent, ids: &mut HashSet<EventId>, f
         findings.report(own.values(row.seq, format!("the payload is numbered {}", event.seq)));
     } else if event.shard() != picture.shard {
         findings.report(own.values(format!("shard {}", picture.shard), format!("a payer of shard {}", event.shard())));
-    } else if !ids.insert(event.event.id) {
+    } else if picture.proved_ids.contains(&event.event.id) || !ids.insert(event.event.id) {
         findings.report(own.values("an event id of its own", "the id of an earlier event"));
     }
 }
@@ -127,27 +112,26 @@ pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope,
 fn check_charges(picture: &Picture, folded: &mut Folded, scope: &Scope, findings: &mut Findings) {
     for charge in &picture.snapshot.charges {
         let expected = folded.state.charges.remove(&charge.spec.id);
-        if !scope.covers_payer(charge.spec.payer) || !scope.covers_time(charge.created_at) {
+        if !scope.covers_charge(charge) {
             continue;
         }
         findings.checked(1);
-        let seqs = folded.stories.of(charge.spec.id);
+        let story = folded.stories.of(charge.spec.id);
         let Some(mut expected) = expected else {
             let difference = Difference::at(picture.shard, "charge").seq(charge.seq).charge(charge.spec.id);
             findings.report_consequence(difference.tenant(charge.spec.payer.tenant()).values("an event that opens it", "none"));
             continue;
         };
         expected.expires_at = charge.expires_at;
-        expected.seq = seqs.first().copied().unwrap_or(0);
+        expected.seq = story.map_or(0, |story| story.first);
         if expected != *charge {
             let (expected, found) = differing_fields(&expected, charge);
-            let difference = picture.at(seqs.last().copied(), "charge").charge(charge.spec.id);
+            let difference = picture.at(story.map(|story| story.last), "charge").charge(charge.spec.id);
             findings.report_consequence(difference.values(expected, found));
         }
     }
-    let missing = folded.state.charges.values().filter(|charge| scope.covers_payer(charge.spec.payer));
-    for charge in missing.filter(|charge| scope.covers_time(charge.created_at)) {
-        let first = folded.stories.of(charge.spec.id).first().copied();
+    for charge in folded.state.charges.values().filter(|charge| scope.covers_charge(charge)) {
+        let first = folded.stories.of(charge.spec.id).map(|story| story.first);
         findings.report_consequence(picture.at(first, "charge").charge(charge.spec.id).values("a stored charge", "none"));
     }
 }

@@ -9,37 +9,50 @@
 //! ```
 //!
 //! What the log, the raw events or the cells hold beyond the ledger's moment is compared with the newer outbox rows or left alone.
+//! Outbox, log and raw events are compared by digests of 1,024 numbers each; where these differ they are bisected to the events that do.
 //! Memory: one shard's ledger at a time, plus 16 bytes per record of the log.
+//!
+//! An audit since the last one ([`Plan::since_last`]) begins each shard at a checkpoint: it reads what was proved before as bytes only,
+//! compares these with the digests of then, and folds only what came after. A shard in which anything differs is audited again from its
+//! first event, so what it names is what a whole audit names.
 
 mod answers;
 mod balances;
+mod blocks;
+mod book;
 mod buckets;
 mod budgets;
 mod cells;
+mod checkpoint;
 mod counts;
+mod earlier;
 mod ends;
 mod families;
 mod fold;
 mod log;
+mod notebook;
 mod picture;
 mod raw;
 mod report;
 mod sagas;
+mod scope;
+mod shard;
+mod signed;
+mod statement;
 
-pub use report::{Difference, Invariant, Report, Totals};
+pub use notebook::Notebook;
+pub use report::{Compared, Difference, Invariant, Report, Totals};
+pub use scope::Scope;
+pub use signed::{Refusal, SigningKey, Verified, verify};
+pub use statement::{Figures, Line, LineEvent, Statement, Wanted, statement};
 
-use chrono::{DateTime, Utc};
-use domain::{
-    event::UsageEvent,
-    ids::{OrgId, Payer, Shard},
-};
-use picture::Picture;
+use book::Book;
+use notebook::Unfinished;
 use ports::{
     Clock, StoreError, accounts::Accounts, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
     settings::SettingsStore, usage_store::UsageStore,
 };
-use report::Findings;
-use std::sync::Arc;
+use std::{io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 /// The stores that are compared.
@@ -57,36 +70,16 @@ pub struct Stores {
     pub clock: Clock,
 }
 
-/// What is compared. The default is everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Only what this org pays for.
-    pub org: Option<OrgId>,
-    /// Only events that occurred, and charges that were made, at or after this moment. Balances are always compared as a whole.
-    pub from: Option<DateTime<Utc>>,
-    /// Exclusive.
-    pub to: Option<DateTime<Utc>>,
-}
-
-impl Scope {
-    fn shards(&self) -> Vec<Shard> {
-        match self.org {
-            Some(org) => vec![Payer::Org(org).shard()],
-            None => Shard::all().collect(),
-        }
-    }
-
-    fn covers_payer(&self, payer: Payer) -> bool {
-        self.org.is_none_or(|org| payer == Payer::Org(org))
-    }
-
-    fn covers_time(&self, at: DateTime<Utc>) -> bool {
-        self.from.is_none_or(|from| from <= at) && self.to.is_none_or(|to| at < to)
-    }
-
-    fn covers(&self, event: &UsageEvent) -> bool {
-        self.covers_payer(event.event.payer) && self.covers_time(event.event.occurred_at)
-    }
+/// How an audit is made. The default is of everything, from the first event, without notes.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub scope: Scope,
+    /// Where it may take notes.
+    pub notes: Option<Notebook>,
+    /// Begins each shard where the notes say that everything is proved, and notes what is proved now. Only of everything.
+    pub since_last: bool,
+    /// Goes on with the audit of the same scope that was stopped, if there is one.
+    pub resume: bool,
 }
 
 /// Where the audit is, for people who wait.
@@ -100,17 +93,29 @@ pub enum Progress {
 
 /// The audit could not be made: nothing is said about the figures.
 #[derive(Debug, Error)]
-#[error("{} did not answer while reading {reading}", source.store())]
-pub struct AuditError {
-    /// What was being read, e.g. `the log`.
-    pub reading: &'static str,
-    #[source]
-    pub source: StoreError,
+pub enum AuditError {
+    #[error("{} did not answer while reading {reading}", source.store())]
+    Store {
+        /// What was being read, e.g. `the log`.
+        reading: &'static str,
+        #[source]
+        source: StoreError,
+    },
+    #[error("notes cannot be taken in the folder {}", folder.display())]
+    Notes {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl AuditError {
-    pub const fn store(&self) -> &'static str {
-        self.source.store()
+    /// The store that did not answer.
+    pub const fn store(&self) -> Option<&'static str> {
+        match self {
+            Self::Store { source, .. } => Some(source.store()),
+            Self::Notes { .. } => None,
+        }
     }
 }
 
@@ -120,23 +125,8 @@ pub(crate) trait Reading<T> {
 
 impl<T> Reading<T> for ports::Result<T> {
     fn reading(self, what: &'static str) -> Result<T, AuditError> {
-        self.map_err(|source| AuditError { reading: what, source })
+        self.map_err(|source| AuditError::Store { reading: what, source })
     }
-}
-
-/// What each invariant has found so far.
-struct Book {
-    balances: Findings,
-    ends: Findings,
-    fold: Findings,
-    log: Findings,
-    usage: Findings,
-    sums: Findings,
-    counts: Findings,
-    buckets: Findings,
-    answers: Findings,
-    totals: Totals,
-    events: u64,
 }
 
 /// Compares everything in the scope. A report with differences is an answer, not an error.
@@ -144,61 +134,49 @@ struct Book {
 /// # Errors
 /// When a store does not answer; the audit can simply be repeated.
 pub async fn run(stores: &Stores, scope: &Scope, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, AuditError> {
-    let mut book = Book {
-        balances: Findings::new("I1", "granted − settled + refunded − held = remaining, never below zero except booked debt"),
-        ends: Findings::new("I2", "each charge reaches exactly one end, and refunds never exceed what was settled"),
-        fold: Findings::new("I3", "each shard is numbered without gaps, and charges, pools and sagas are the fold of their events"),
-        log: Findings::new("I4", "every published event is in the log with its own bytes, and no number stands for two events"),
-        usage: Findings::new("I5", "raw events are those of the ledger, and each rollup cell is their sum"),
-        sums: Findings::new("I6", "the users of a provider add up to its models, in each bucket"),
-        counts: Findings::new("I7", "accepted = applied + pending"),
-        buckets: Findings::new("I9", "a payer's buckets hold what its recent charges took, and no limit let more pass"),
-        answers: Findings::new("I10", "every answer under an idempotency key is still true of its charge"),
-        totals: Totals::default(),
-        events: 0,
-    };
+    run_plan(stores, &Plan { scope: *scope, ..Plan::default() }, progress).await
+}
+
+/// As [`run`], as planned.
+///
+/// # Errors
+/// When a store does not answer, or a checkpoint cannot be written.
+pub async fn run_plan(stores: &Stores, plan: &Plan, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Report, AuditError> {
+    let mut audit = plan.resume.then(|| stopped(plan)).flatten().unwrap_or_else(|| Unfinished {
+        scope: plan.scope,
+        since_last: plan.since_last,
+        made_at: stores.clock.now(),
+        shards_done: 0,
+        book: Book::default(),
+    });
     let published = log::published(stores).await?;
     let mut logs = log::read(stores, &published, progress).await?;
     let mut limits = buckets::Limits::read(stores).await?;
-    let shards = scope.shards();
-    for (done, shard) in shards.iter().enumerate() {
-        progress(Progress::Shards { done, of: shards.len(), events: book.events });
-        let of_shard = logs.take(*shard);
-        shard_checks(stores, scope, *shard, of_shard, limits.as_mut(), &mut book).await?;
+    let shards = plan.scope.shards();
+    for (done, shard) in shards.iter().enumerate().skip(audit.shards_done) {
+        progress(Progress::Shards { done, of: shards.len(), events: audit.book.events });
+        let log = logs.take(*shard);
+        let found = shard::audit(&shard::Place { stores, plan, made_at: audit.made_at, shard: *shard, log }, limits.as_mut()).await?;
+        audit.book.absorb(found);
+        audit.shards_done = done + 1;
+        if let Some(notes) = &plan.notes {
+            notes.note(&audit);
+        }
     }
+    let Unfinished { made_at, mut book, .. } = audit;
     progress(Progress::Shards { done: shards.len(), of: shards.len(), events: book.events });
-    answers::check(stores, scope, &mut book.answers).await?;
+    answers::check(stores, &plan.scope, &mut book.answers).await?;
     book.totals.dead_letters = stores.event_log.buried().await.reading("the dead letters")?;
-    let found = [book.balances, book.ends, book.fold, book.log, book.usage, book.sums, book.counts, book.buckets, book.answers];
-    let mut report = Report::of(book.events, book.totals, found);
+    let mut report = book.report(made_at, plan.scope);
     log::name_events(stores, &mut report).await?;
+    if let Some(notes) = &plan.notes {
+        notes.finish();
+    }
     Ok(report)
 }
 
-async fn shard_checks(
-    stores: &Stores,
-    scope: &Scope,
-    shard: Shard,
-    log: log::ShardLog,
-    limits: Option<&mut buckets::Limits>,
-    book: &mut Book,
-) -> Result<(), AuditError> {
-    let picture = Picture::take(stores, shard).await?;
-    if let Some(limits) = limits {
-        buckets::check(stores, limits, &picture, scope, &mut book.buckets).await?;
-    }
-    let covered = picture.events().filter(|event| scope.covers(event)).count();
-    book.events += u64::try_from(covered).unwrap_or(u64::MAX);
-    let mut folded = fold::Folded::of(&picture);
-    balances::check(&picture, &folded, scope, &mut book.balances);
-    ends::check(&picture, &folded.stories, scope, &mut book.ends);
-    fold::check_sequence(&picture, &mut book.fold);
-    fold::check_state(&picture, &mut folded, scope, &mut book.fold);
-    drop(folded);
-    log::check(&picture, &log, scope, &mut book.log);
-    drop(log);
-    counts::check(&picture, &mut book.counts, &mut book.totals);
-    raw::check(stores, &picture, scope, &mut book.usage).await?;
-    let found = cells::Found { cells: &mut book.usage, sums: &mut book.sums };
-    cells::check(stores, &picture, scope, found).await
+/// The audit that this one goes on with.
+fn stopped(plan: &Plan) -> Option<Unfinished> {
+    let unfinished = plan.notes.as_ref()?.unfinished()?;
+    (unfinished.scope == plan.scope && unfinished.since_last == plan.since_last).then_some(unfinished)
 }

@@ -1,7 +1,7 @@
 //! I4: every published event is in the log at least once with its own bytes, and no number stands for two different events.
 
 use crate::{
-    AuditError, Progress, Reading, Scope, Stores,
+    AuditError, Progress, Reading, Scope, Stores, blocks,
     picture::Picture,
     report::{Difference, Findings, Report},
 };
@@ -11,7 +11,6 @@ use domain::{
 };
 use ports::event_log::LogRecord;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Conflicting records remembered per shard; one is enough to say no.
 const CONFLICTS_KEPT: usize = 1_000;
@@ -116,7 +115,7 @@ pub(crate) async fn read(
 /// nobody can say yet what else such a record stands for.
 fn claimed(record: &LogRecord, published_through: i64) -> Option<(i64, u64)> {
     let payload = event_codec::unframe(&record.value).ok();
-    let digest = xxh3_64(payload.unwrap_or(&record.value));
+    let digest = blocks::row(payload.unwrap_or(&record.value));
     match record.seq {
         Some(seq) if (1..=published_through).contains(&seq) => Some((seq, digest)),
         header => {
@@ -127,28 +126,21 @@ fn claimed(record: &LogRecord, published_through: i64) -> Option<(i64, u64)> {
     }
 }
 
-/// Compares the log, which was read before, with the outbox.
+/// Compares the log, which was read before, with the outbox: blocks of numbers first, then the rows of those that differ.
 pub(crate) fn check(picture: &Picture, log: &ShardLog, scope: &Scope, findings: &mut Findings) {
-    let rows = &picture.snapshot.events;
-    findings.checked(rows.len());
-    for row in rows {
-        let event = row.event.as_ref().ok();
-        if event.is_some_and(|event| !scope.covers(event)) {
-            continue;
-        }
-        let digest = xxh3_64(&row.payload);
-        let at = || picture.at(Some(row.seq), "log record");
-        match log.first(row.seq) {
-            None if row.seq <= log.published_through => findings.report(at().values("at least one record", "none")),
-            Some(first) if first.digest != digest => findings.report(at().values("the bytes of the outbox", other_bytes(first.offset))),
-            _ => {}
-        }
+    let behind = picture.rows_behind_a_gap();
+    findings.checked(picture.rows.len() + behind.len());
+    let digest_of = |seq: i64| log.first(seq).map_or(blocks::ABSENT, |first| first.digest);
+    let logged: Vec<u64> = (1..).zip(&picture.rows).map(|(seq, _)| digest_of(seq)).collect();
+    for seq in blocks::differing(&picture.rows, &logged) {
+        check_row(picture, log, seq, scope, findings);
+    }
+    for row in behind.iter().filter(|row| digest_of(row.seq) != blocks::row(&row.payload)) {
+        check_row(picture, log, row.seq, scope, findings);
     }
     for conflict in &log.conflicts {
-        let index = rows.binary_search_by_key(&conflict.seq, |row| row.seq);
-        let stored = index.ok().and_then(|index| rows.get(index)).map(|row| xxh3_64(&row.payload));
         let covered = picture.event(conflict.seq).is_none_or(|event| scope.covers(event));
-        if covered && stored != Some(conflict.digest) {
+        if covered && picture.row(conflict.seq) != Some(conflict.digest) {
             let first = log.first(conflict.seq).map_or(-1, |first| first.offset);
             let found = format!("{} although offset {first} has the same number", other_bytes(conflict.offset));
             findings.report(picture.at(Some(conflict.seq), "log record").values("one payload per number", found));
@@ -157,12 +149,27 @@ pub(crate) fn check(picture: &Picture, log: &ShardLog, scope: &Scope, findings: 
     check_known(picture, log, findings);
 }
 
+/// A row that the log has otherwise or not at all, which is right only before it is published.
+fn check_row(picture: &Picture, log: &ShardLog, seq: i64, scope: &Scope, findings: &mut Findings) {
+    if picture.event(seq).is_some_and(|event| !scope.covers(event)) {
+        return;
+    }
+    let at = || picture.at(Some(seq), "log record");
+    match log.first(seq) {
+        None if seq <= log.published_through => findings.report(at().values("at least one record", "none")),
+        Some(first) => findings.report(at().values("the bytes of the outbox", other_bytes(first.offset))),
+        None => {}
+    }
+}
+
 /// A number that the log has and the outbox has not: its row is lost, or it was never given.
 fn check_known(picture: &Picture, log: &ShardLog, findings: &mut Findings) {
-    let rows: HashSet<i64> = picture.snapshot.events.iter().map(|row| row.seq).collect();
+    let behind: HashSet<i64> = picture.rows_behind_a_gap().iter().map(|row| row.seq).collect();
+    let dense = i64::try_from(picture.rows.len()).unwrap_or(i64::MAX);
     let published = (1..).zip(&log.published).map(|(seq, first)| (seq, *first));
     let newer = log.newer.iter().map(|(seq, first)| (*seq, *first));
-    for (seq, first) in published.chain(newer).filter(|(seq, first)| first.offset >= 0 && !rows.contains(seq)) {
+    let logged = published.chain(newer).filter(|(_, first)| first.offset >= 0);
+    for (seq, first) in logged.filter(|(seq, _)| *seq > dense && !behind.contains(seq)) {
         let found = format!("only the record at offset {}", first.offset);
         findings.report(Difference::at(picture.shard, "log record").seq(seq).values("a row of the outbox", found));
     }

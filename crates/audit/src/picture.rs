@@ -1,31 +1,75 @@
 //! One shard as the audit sees it: how far its rollups were, then ledger and outbox of one later moment.
 
-use crate::{AuditError, Reading, Stores, report::Difference};
+use crate::{
+    AuditError, Reading, Stores,
+    blocks::{self, Sealed},
+    earlier::Earlier,
+    report::Difference,
+};
 use domain::{
     event::UsageEvent,
-    ids::{Payer, Shard},
+    ids::{EventId, Payer, Shard},
     pool::PoolKey,
 };
 use ports::{
-    ledger::ShardSnapshot,
+    ledger::{ShardSnapshot, StoredEvent},
     usage_store::{Generation, ShardState},
 };
+use std::collections::HashSet;
 
 pub(crate) struct Picture {
     pub shard: Shard,
     pub generation: Generation,
     /// Read before the snapshot: everything up to its number is in the rollups now.
     pub applied: ShardState,
+    /// Without the events that were proved before.
     pub snapshot: ShardSnapshot,
+    /// Digests of the outbox rows from number 1 on, as far as there is no gap.
+    pub rows: Vec<u64>,
+    /// Number of the last event that was proved before, and the ids up to there.
+    pub proved: i64,
+    pub proved_ids: HashSet<EventId>,
+    sealed: Option<Sealed>,
 }
 
 impl Picture {
-    pub async fn take(stores: &Stores, shard: Shard) -> Result<Self, AuditError> {
+    /// What comes after the earlier part, which is empty where nothing was proved before.
+    pub async fn take(stores: &Stores, shard: Shard, earlier: Earlier) -> Result<Self, AuditError> {
+        let Earlier { mut rows, ids: proved_ids, mut sealed } = earlier;
+        let proved = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let generation = stores.usage_store.live_generation().await.reading("the generation of the rollups")?;
         let states = stores.usage_store.shard_states(generation, &[shard]).await.reading("the state of a shard")?;
         let applied = states.first().copied().unwrap_or_default();
-        let snapshot = stores.ledger.snapshot(shard).await.reading("the ledger")?;
-        Ok(Self { shard, generation, applied, snapshot })
+        let snapshot = match proved {
+            0 => stores.ledger.snapshot(shard).await,
+            _ => stores.ledger.snapshot_after(shard, proved).await,
+        };
+        let snapshot = snapshot.reading("the ledger")?;
+        for (seq, row) in (proved + 1..).zip(&snapshot.events).take_while(|(seq, row)| row.seq == *seq) {
+            rows.push(blocks::row(&row.payload));
+            if let Some(sealed) = sealed.as_mut().filter(|_| seq <= applied.last_seq) {
+                sealed.add(&row.payload);
+            }
+        }
+        Ok(Self { shard, generation, applied, snapshot, rows, proved, proved_ids, sealed })
+    }
+
+    /// Up to where every store could be compared, and the seal of the outbox up to there; of an audit of everything.
+    pub fn seal(&mut self) -> Option<(i64, String)> {
+        Some((self.applied.last_seq, self.sealed.take()?.seal()))
+    }
+
+    /// The rows that [`Picture::rows`] does not reach.
+    pub fn rows_behind_a_gap(&self) -> &[StoredEvent] {
+        let before = usize::try_from(self.proved).unwrap_or(0);
+        self.snapshot.events.get(self.rows.len() - before..).unwrap_or_default()
+    }
+
+    /// Digest of the outbox row with this number.
+    pub fn row(&self, seq: i64) -> Option<u64> {
+        let dense = usize::try_from(seq).ok().and_then(|seq| self.rows.get(seq.checked_sub(1)?)).copied();
+        let behind = || self.rows_behind_a_gap().iter().find(|row| row.seq == seq).map(|row| blocks::row(&row.payload));
+        dense.or_else(behind)
     }
 
     /// In order of their numbers; rows that cannot be decoded are left out (the sequence check names them).

@@ -1,7 +1,7 @@
 //! I5, first half: the raw events are those of the ledger, up to the watermark of their shard.
 
 use crate::{
-    AuditError, Reading, Scope, Stores,
+    AuditError, Reading, Scope, Stores, blocks,
     picture::Picture,
     report::{Difference, Findings},
 };
@@ -11,33 +11,114 @@ use domain::{
     ids::{EventId, Shard},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Partitions read at the same time.
 pub(crate) const READS_IN_FLIGHT: usize = 16;
 
-type Partition = (Uuid, NaiveDate);
+/// Whose raw events, of which day.
+pub(crate) type Partition = (Uuid, NaiveDate);
 
-pub(crate) async fn check(stores: &Stores, picture: &Picture, scope: &Scope, findings: &mut Findings) -> Result<(), AuditError> {
-    let mut partitions: BTreeMap<Partition, Vec<i64>> = BTreeMap::new();
-    for event in picture.events().filter(|event| scope.covers(event)) {
-        let partition = (event.event.payer.tenant(), event.event.occurred_at.date_naive());
-        partitions.entry(partition).or_default().push(event.seq);
+/// Blocks of numbers first; where they differ, the partitions of the rows that do, event by event. `proved` names the partitions of what
+/// was proved before; answers all that were read.
+pub(crate) async fn check(
+    stores: &Stores,
+    picture: &Picture,
+    proved: BTreeSet<Partition>,
+    scope: &Scope,
+    findings: &mut Findings,
+) -> Result<BTreeSet<Partition>, AuditError> {
+    let newer = picture.events().filter(|event| scope.covers(event)).map(partition_of);
+    let partitions: BTreeSet<Partition> = proved.into_iter().chain(newer).collect();
+    let mut stored = StoredRows::of(picture);
+    for_each(stores, picture.shard, &partitions, |partition, rows| {
+        let rows = rows.iter().filter(|row| scope.covers(row));
+        findings.checked(rows.filter(|row| stored.add(partition, row)).count());
+    })
+    .await?;
+    let expected = expected(picture, scope, &mut stored);
+    let different = blocks::differing(&expected, &stored.rows);
+    let mut suspects = stored.suspects;
+    for seq in different {
+        match picture.event(seq) {
+            Some(event) => drop(suspects.insert(partition_of(event))),
+            None => findings.report(picture.at(Some(seq), "raw event").values("what the outbox has under its number", "something else")),
+        }
     }
-    let reads: Vec<_> = partitions.into_iter().map(|(partition, seqs)| read(stores, picture.shard, partition, seqs)).collect();
+    suspects.extend(picture.rows_behind_a_gap().iter().filter_map(|row| row.event.as_ref().ok()).map(partition_of));
+    for_each(stores, picture.shard, &suspects, |partition, rows| {
+        let of_partition = picture.events().filter(|event| scope.covers(event) && partition_of(event) == partition);
+        compare(picture, scope, &of_partition.collect::<Vec<_>>(), &rows, findings);
+    })
+    .await?;
+    Ok(partitions)
+}
+
+fn partition_of(event: &UsageEvent) -> Partition {
+    (event.event.payer.tenant(), event.event.occurred_at.date_naive())
+}
+
+/// The raw rows of a shard as digests of the bytes that their events are encoded to.
+struct StoredRows {
+    /// Index `n − 1` is number `n`.
+    rows: Vec<u64>,
+    last_seq: i64,
+    /// Where a row stands that belongs nowhere.
+    suspects: BTreeSet<Partition>,
+}
+
+impl StoredRows {
+    fn of(picture: &Picture) -> Self {
+        let last_seq = picture.snapshot.last_seq;
+        Self { rows: vec![blocks::ABSENT; picture.rows.len()], last_seq, suspects: BTreeSet::new() }
+    }
+
+    /// `false` for a row that is newer than the picture.
+    fn add(&mut self, partition: Partition, row: &UsageEvent) -> bool {
+        let digest = event_codec::encode(row).map_or(blocks::ABSENT, |payload| blocks::row(&payload));
+        let slot = usize::try_from(row.seq - 1).ok().and_then(|index| self.rows.get_mut(index));
+        match slot {
+            Some(slot) if *slot == blocks::ABSENT => *slot = digest,
+            None if row.seq > self.last_seq => return false,
+            _ => drop(self.suspects.insert(partition)),
+        }
+        true
+    }
+}
+
+/// What the stored rows must be: those of the outbox that the scope covers. What is not applied yet may be missing.
+fn expected(picture: &Picture, scope: &Scope, stored: &mut StoredRows) -> Vec<u64> {
+    let mut expected = picture.rows.clone();
+    if !scope.is_everything() {
+        let covered = |seq: i64| picture.event(seq).is_some_and(|event| scope.covers(event));
+        (1..).zip(&mut expected).filter(|(seq, _)| !covered(*seq)).for_each(|(_, row)| *row = blocks::ABSENT);
+    }
+    let unapplied = usize::try_from(picture.applied.last_seq).unwrap_or(0);
+    for (stored, expected) in stored.rows.iter_mut().zip(&expected).skip(unapplied).filter(|(stored, _)| **stored == blocks::ABSENT) {
+        *stored = *expected;
+    }
+    expected
+}
+
+/// Reads the partitions, several at a time.
+async fn for_each(
+    stores: &Stores,
+    shard: Shard,
+    partitions: &BTreeSet<Partition>,
+    mut visit: impl FnMut(Partition, Vec<UsageEvent>) + Send,
+) -> Result<(), AuditError> {
+    let reads: Vec<_> = partitions.iter().map(|partition| read(stores, shard, *partition)).collect();
     let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
-    while let Some((seqs, rows)) = reads.try_next().await? {
-        findings.checked(seqs.len());
-        let events: Vec<&UsageEvent> = seqs.iter().filter_map(|seq| picture.event(*seq)).collect();
-        compare(picture, scope, &events, &rows, findings);
+    while let Some((partition, rows)) = reads.try_next().await? {
+        visit(partition, rows);
     }
     Ok(())
 }
 
-/// The stored rows of one partition, beside the numbers of the events that belong there.
-async fn read(stores: &Stores, shard: Shard, (tenant, day): Partition, seqs: Vec<i64>) -> Result<(Vec<i64>, Vec<UsageEvent>), AuditError> {
-    Ok((seqs, stores.usage_store.raw_day(tenant, shard, day).await.reading("raw events")?))
+async fn read(stores: &Stores, shard: Shard, partition: Partition) -> Result<(Partition, Vec<UsageEvent>), AuditError> {
+    let (tenant, day) = partition;
+    Ok((partition, stores.usage_store.raw_day(tenant, shard, day).await.reading("raw events")?))
 }
 
 /// Events that were not applied when their shard's state was read may already have a row; others may not be missing one.

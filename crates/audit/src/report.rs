@@ -1,5 +1,6 @@
 //! What the audit answers: per invariant how much was checked and the first differences.
 
+use crate::Scope;
 use chrono::{DateTime, Utc};
 use domain::{
     event::UsageEvent,
@@ -15,10 +16,30 @@ pub const LISTED: usize = 10;
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     pub clean: bool,
+    /// When the audit began.
+    pub made_at: DateTime<Utc>,
+    pub scope: Scope,
     /// Events of the outbox in the scope.
     pub checked_events: u64,
     pub totals: Totals,
     pub invariants: Vec<Invariant>,
+    /// Of an audit of everything: what each shard was compared as, in order. Shards without events are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<Compared>,
+}
+
+/// The events of one shard that every store was compared up to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compared {
+    pub shard: u8,
+    /// Number of the newest event that was in the rollups.
+    pub through: i64,
+    /// SHA-256 over the SHA-256 of each 1,024 events, each as its length (four bytes, big-endian) and its bytes in the outbox; hex.
+    pub digest: String,
+    /// Up to this number an earlier audit had proved everything, and nothing has changed since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proved_before: Option<i64>,
 }
 
 /// Events over all shards of the scope, whatever its time and payer.
@@ -107,14 +128,8 @@ impl Difference {
     }
 }
 
-impl Report {
-    pub(crate) fn of(checked_events: u64, totals: Totals, found: impl IntoIterator<Item = Findings>) -> Self {
-        let invariants: Vec<Invariant> = found.into_iter().map(Findings::finish).collect();
-        Self { clean: invariants.iter().all(|invariant| invariant.different == 0), checked_events, totals, invariants }
-    }
-}
-
 /// Collects the differences of one invariant, keeping only the first ones.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Findings {
     invariant: Invariant,
     causes: First,
@@ -122,7 +137,8 @@ pub(crate) struct Findings {
 }
 
 /// The first differences in order of shard and number.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
 struct First(Vec<Difference>);
 
 impl First {
@@ -160,7 +176,19 @@ impl Findings {
         self.consequences.add(difference);
     }
 
-    fn finish(mut self) -> Invariant {
+    /// Takes up what another audit of the same invariant found elsewhere.
+    pub fn absorb(&mut self, other: Self) {
+        self.invariant.checked += other.invariant.checked;
+        self.invariant.different += other.invariant.different;
+        other.causes.0.into_iter().for_each(|difference| self.causes.add(difference));
+        other.consequences.0.into_iter().for_each(|difference| self.consequences.add(difference));
+    }
+
+    pub const fn is_clean(&self) -> bool {
+        self.invariant.different == 0
+    }
+
+    pub fn finish(mut self) -> Invariant {
         self.causes.shorten();
         self.consequences.shorten();
         let differences = self.causes.0.into_iter().chain(self.consequences.0).take(LISTED).collect();

@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope, findings: &mut Findings) {
-    for saga in picture.snapshot.sagas.iter().filter(|saga| scope.covers_payer(saga.payer)) {
+    for saga in picture.snapshot.sagas.iter().filter(|saga| scope.covers_spender(saga.payer, saga.user_id)) {
         findings.checked(1);
         let about = |seq| picture.at(Some(seq), &format!("saga {}", saga.id)).tenant(saga.payer.tenant());
         match folded.state.sagas.remove(&saga.id) {
@@ -20,7 +20,7 @@ pub(crate) fn check_state(picture: &Picture, folded: &mut Folded, scope: &Scope,
             Some(_) => {}
         }
     }
-    for saga in folded.state.sagas.values().filter(|saga| scope.covers_payer(saga.payer)) {
+    for saga in folded.state.sagas.values().filter(|saga| scope.covers_spender(saga.payer, saga.user_id)) {
         let difference = picture.at(Some(saga.seq), &format!("saga {}", saga.id));
         findings.report_consequence(difference.values("a stored saga", "none"));
     }

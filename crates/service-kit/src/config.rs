@@ -33,6 +33,7 @@ pub struct Config {
     pub identity: IdentitySecret,
     pub bench: Bench,
     pub webhooks: Webhooks,
+    pub audit: Audit,
 }
 
 impl Default for Config {
@@ -56,6 +57,7 @@ impl Default for Config {
             identity: IdentitySecret::default(),
             bench: Bench::default(),
             webhooks: Webhooks::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -148,6 +150,13 @@ pub struct Admin {
 pub struct Webhooks {
     /// Also to loopback, link-local, private and reserved addresses, and by `http`: for tests and closed networks.
     pub allow_private_networks: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// The secret that reports are signed with, 64 hexadecimal digits; made in the data folder on first use when absent.
+    pub signing_key: Option<SecretString>,
 }
 
 /// How charges reach the ledger.
@@ -285,6 +294,13 @@ impl Config {
         let invalid = |name: &str, message: &str| Err(ConfigError::Invalid { name: name.into(), message: message.into() });
         if self.identity.secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < 32) {
             return invalid("identity.secret", "must have at least 32 bytes");
+        }
+        let is_key = |secret: &SecretString| {
+            let digits = secret.expose_secret().trim();
+            digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        };
+        if self.audit.signing_key.as_ref().is_some_and(|secret| !is_key(secret)) {
+            return invalid("audit.signing_key", "must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them");
         }
         if self.postgres.max_connections == 0 {
             return invalid("postgres.max_connections", "must be at least 1");

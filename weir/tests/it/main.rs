@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
 
 mod audit;
+mod audits;
 mod bad_amounts;
 mod bad_input;
 mod dead_letters;

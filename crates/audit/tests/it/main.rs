@@ -5,4 +5,7 @@
 mod buckets;
 mod clean;
 mod corruptions;
+mod scope;
+mod since_last;
+mod statement;
 mod world;

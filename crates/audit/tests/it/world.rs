@@ -1,37 +1,28 @@
 //! A Weir in memory: ledger, outbox, log and rollups as plain vectors, driven by the real rules, corruptible by hand.
 
+mod stores;
+
 use adapter_embedded::{Embedded, MemoryRateLimits};
-use audit::{Report, Scope, Stores};
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use audit::{AuditError, Plan, Report, Scope, Stores};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     amount::Tokens,
-    budget::{Budget, BudgetKey, BudgetTerms, BudgetUnit},
-    charge::{Charge, ChargeSpec, Metadata},
+    budget::{BudgetKey, BudgetTerms, BudgetUnit},
+    charge::{ChargeSpec, Metadata},
     event::UsageEvent,
     ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, SagaId, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request, decide},
     money::Cost,
-    pool::{Pool, PoolKey},
-    rollup::{self, CellKey, CellValue, RollupScope},
-    saga::Saga,
+    pool::PoolKey,
+    rollup::{self, CellKey, CellValue},
     threshold::Threshold,
-    time::{Grain, Period},
+    time::Period,
 };
-use ports::{
-    Clock, Result,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
-    ledger::{
-        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
-        StoredEvent, Sweeper,
-    },
-    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
-    usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
-};
+use ports::{Clock, event_log::LogRecord, usage_store::ShardState};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
 };
 use uuid::Uuid;
 
@@ -65,6 +56,8 @@ pub struct Data {
     pub answers: Vec<(ChargeId, Outcome)>,
     /// Every read of a store is preceded by this many steps of traffic.
     pub steps_per_read: usize,
+    /// Snapshots that the ledger gives before it is away.
+    pub snapshots_left: usize,
 }
 
 #[derive(Clone)]
@@ -85,6 +78,7 @@ impl World {
             refunds: Vec::new(),
             answers: Vec::new(),
             steps_per_read: 0,
+            snapshots_left: usize::MAX,
         };
         Self(Arc::new(Mutex::new(data)))
     }
@@ -132,7 +126,11 @@ impl World {
     }
 
     pub async fn audit(&self, scope: Scope) -> Report {
-        audit::run(&self.stores().await, &scope, &|_| {}).await.unwrap()
+        self.audit_as(&Plan { scope, ..Plan::default() }).await.unwrap()
+    }
+
+    pub async fn audit_as(&self, plan: &Plan) -> Result<Report, AuditError> {
+        audit::run_plan(&self.stores().await, plan, &|_| {}).await
     }
 }
 
@@ -348,197 +346,6 @@ impl ShardData {
             let value = event_codec::frame(&row.payload);
             self.log.push(LogRecord { shard, offset, value, seq: Some(row.seq), trace_parent: None, timestamp_ms: None });
         }
-    }
-}
-
-#[async_trait::async_trait]
-impl Ledger for World {
-    async fn apply(&self, _: &[LedgerRequest]) -> Result<Vec<LedgerAnswer>> {
-        unimplemented!("the audit only reads")
-    }
-    async fn find_answers(&self, _: &[IdempotencyKey]) -> Result<Vec<Option<(StoredAnswer, [u8; 32])>>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn find_charge(&self, _: ChargeId) -> Result<Option<Charge>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn charges(&self, _: &ChargeQuery) -> Result<Vec<Charge>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn find_saga(&self, _: SagaId) -> Result<Option<Saga>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn open_sagas(&self, _: Option<SagaId>, _: u32) -> Result<Vec<Saga>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn claim_sagas(&self, _: Duration, _: u32) -> Result<Vec<ClaimedSaga>> {
-        unimplemented!("the audit only reads")
-    }
-    async fn find_pool(&self, _: &PoolKey) -> Result<Option<Pool>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn pools(&self, _: Option<Payer>, _: Option<&Provider>, _: Option<&PoolKey>, _: u32) -> Result<Vec<Pool>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn budgets(&self, _: Payer, _: Option<UserId>) -> Result<Vec<Budget>> {
-        unimplemented!("the audit reads snapshots")
-    }
-    async fn expired_holds(&self, _: Sweeper, _: DateTime<Utc>, _: u32) -> Result<Vec<ChargeId>> {
-        unimplemented!("the audit only reads")
-    }
-    async fn maintain(&self, _: DateTime<Utc>) -> Result<()> {
-        unimplemented!("the audit only reads")
-    }
-    async fn snapshot(&self, shard: Shard) -> Result<ShardSnapshot> {
-        let mut data = self.read();
-        let data = data.shard(shard);
-        let event = |row: &Row| StoredEvent {
-            seq: row.seq,
-            payload: row.payload.clone(),
-            event: event_codec::decode(&row.payload).map_err(|error| error.to_string()),
-        };
-        Ok(ShardSnapshot {
-            events: data.rows.iter().map(event).collect(),
-            charges: data.state.charges.values().cloned().collect(),
-            pools: data.state.pools.values().cloned().collect(),
-            past_periods: data.state.past_periods.iter().map(|((key, _), period)| (key.clone(), *period)).collect(),
-            budgets: data.state.budgets.values().cloned().collect(),
-            sagas: data.state.sagas.values().cloned().collect(),
-            last_seq: data.last_seq,
-        })
-    }
-    async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
-        let mut data = World::read(self);
-        let Data { answers, shards, .. } = &mut *data;
-        for (number, (charge_id, outcome)) in answers.iter().enumerate() {
-            let shard = usize::from(charge_id.shard().unwrap().index());
-            let charge = shards[shard].state.charges.get(charge_id).cloned();
-            visit(KeptAnswer { name: number.to_string(), charge_id: *charge_id, charge, outcome: Ok(outcome.clone()) });
-        }
-        Ok(())
-    }
-    async fn ping(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl Outbox for World {
-    async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
-        let mut data = World::read(self);
-        let rows = data.shard(shard).rows.iter().filter(|row| row.seq > after);
-        let outbox_row = |row: &Row| {
-            let event = event_codec::decode(&row.payload).unwrap();
-            OutboxRow {
-                shard,
-                seq: row.seq,
-                epoch: event.epoch,
-                event_id: event.event.id.0,
-                kind: event.event.kind.as_str().into(),
-                tenant: event.event.payer.tenant(),
-                occurred_at: event.event.occurred_at,
-                trace_parent: None,
-                seen: Vec::new(),
-                payload: row.payload.clone(),
-            }
-        };
-        // Small pages, so that the audit has to ask more than once.
-        Ok(rows.take(usize::try_from(limit).unwrap().min(7)).map(outbox_row).collect())
-    }
-    async fn read_thresholds(&self, _: &[(Shard, i64)], _: u32) -> Result<Vec<OutboxRow>> {
-        unimplemented!("nobody here tells webhooks")
-    }
-    async fn heads(&self) -> Result<Vec<ShardHead>> {
-        let data = World::read(self);
-        let head =
-            |(shard, data): (Shard, &ShardData)| ShardHead { shard, last_seq: data.last_seq, published_through: data.published_through };
-        Ok(Shard::all().zip(&data.shards).map(head).collect())
-    }
-    async fn acquire_leases(&self, _: Uuid, _: Duration) -> Result<Vec<ShardLease>> {
-        unimplemented!("the audit publishes nothing")
-    }
-    async fn release_leases(&self, _: Uuid) -> Result<()> {
-        unimplemented!("the audit publishes nothing")
-    }
-    async fn mark_published(&self, _: &[(ShardLease, i64)]) -> Result<Vec<Shard>> {
-        unimplemented!("the audit publishes nothing")
-    }
-    async fn wait(&self, _: Duration) {}
-}
-
-#[async_trait::async_trait]
-impl EventLog for World {
-    async fn append(&self, _: Shard, _: Vec<OutboxRow>) -> Result<Acknowledgement> {
-        unimplemented!("the audit publishes nothing")
-    }
-    async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
-        unimplemented!("the audit joins no group")
-    }
-    async fn find(&self, _: Shard, _: i64) -> Result<Option<i64>> {
-        unimplemented!("the audit reads everything")
-    }
-    async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
-        for shard in Shard::all() {
-            let records = World::read(self).shard(shard).log.clone();
-            records.into_iter().for_each(&mut *visit);
-        }
-        Ok(())
-    }
-    async fn bury(&self, _: &[DeadLetter]) -> Result<()> {
-        unimplemented!("the audit buries nothing")
-    }
-    async fn buried(&self) -> Result<u64> {
-        Ok(3)
-    }
-    async fn ping(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl UsageStore for World {
-    async fn live_generation(&self) -> Result<Generation> {
-        Ok(Generation { id: 1, started_at_micros: 0 })
-    }
-    async fn shard_states(&self, _: Generation, shards: &[Shard]) -> Result<Vec<ShardState>> {
-        let mut data = World::read(self);
-        Ok(shards.iter().map(|shard| data.shard(*shard).applied).collect())
-    }
-    async fn load_cells(&self, _: Generation, _: &[CellKey]) -> Result<Vec<CellValue>> {
-        unimplemented!("the audit reads whole partitions")
-    }
-    async fn write(&self, _: Generation, _: &[Flush]) -> Result<()> {
-        unimplemented!("the audit only reads")
-    }
-    async fn cells(
-        &self,
-        _: Generation,
-        scope: &RollupScope,
-        grain: Grain,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        dimension_prefix: &str,
-    ) -> Result<Vec<(CellKey, CellValue)>> {
-        let data = World::read(self);
-        let asked = |key: &CellKey| {
-            key.scope == *scope
-                && key.grain == grain
-                && from <= key.bucket
-                && key.bucket < to
-                && key.dimension.0.starts_with(dimension_prefix)
-        };
-        Ok(data.cells.iter().filter(|(key, _)| asked(key)).map(|(key, cell)| (key.clone(), *cell)).collect())
-    }
-    async fn raw(&self, _: &RawScope, _: DateTime<Utc>, _: DateTime<Utc>, _: u32) -> Result<Vec<UsageEvent>> {
-        unimplemented!("the audit reads whole days")
-    }
-    async fn raw_day(&self, tenant: Uuid, shard: Shard, day: NaiveDate) -> Result<Vec<UsageEvent>> {
-        let mut data = World::read(self);
-        let of_day = |event: &&UsageEvent| event.event.payer.tenant() == tenant && event.event.occurred_at.date_naive() == day;
-        Ok(data.shard(shard).raw.iter().filter(of_day).cloned().collect())
-    }
-    async fn ping(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -12,8 +12,9 @@ pub enum Kind {
 
 use Kind::{Flag, List, Text, Whole};
 
-pub const ALL: [(&str, Kind); 32] = [
+pub const ALL: [(&str, Kind); 33] = [
     ("admin.api_key", Text),
+    ("audit.signing_key", Text),
     ("bench.echo", Flag),
     ("cassandra.keyspace", Text),
     ("cassandra.nodes", List),
