@@ -1,6 +1,7 @@
 //! The log becomes usage: raw events and exact totals, and the reports that read them.
 
 mod anomalies;
+mod dead_letters;
 mod error;
 mod org_report;
 mod project;
@@ -48,6 +49,11 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     };
     tasks.spawn("analytics.projection", projection.run());
     tasks.spawn("analytics.lag", progress.watch(Arc::clone(&deps.stores.outbox), deps.clock.clone(), tasks.token()));
+    let letters = dead_letters::DeadLetters {
+        log: Arc::clone(&deps.stores.event_log),
+        outbox: Arc::clone(&deps.stores.outbox),
+        clock: deps.clock.clone(),
+    };
     let service = Service {
         usage_store: Arc::clone(&deps.stores.usage_store),
         outbox: Arc::clone(&deps.stores.outbox),
@@ -56,5 +62,5 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
         stores: deps.stores,
         auditing: Arc::default(),
     };
-    routes::routes(service)
+    routes::routes(service).merge(dead_letters::routes(letters))
 }

@@ -3,7 +3,7 @@
 //! The order is the whole argument: events in the order of their numbers → raw events and totals → shard state → offset. A crash between
 //! any two is repaired by reading again from the offset and dropping the numbers that the shard state already has.
 
-mod decode;
+pub mod decode;
 mod flush;
 mod lag;
 mod projector;

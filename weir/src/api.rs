@@ -59,12 +59,17 @@ impl Api {
 impl Api {
     /// Every item of a paged list.
     pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        self.list_with(path, "").await
+    }
+
+    /// Every item of a paged list with these parameters.
+    pub async fn list_with(&self, path: &str, parameters: &str) -> Result<Vec<Value>> {
         let (mut items, mut cursor) = (Vec::new(), String::new());
         loop {
-            let page = self.send(Method::GET, &format!("{path}{cursor}"), None).await?;
+            let page = self.send(Method::GET, &format!("{path}?{parameters}{cursor}"), None).await?;
             items.extend(page["items"].as_array().cloned().unwrap_or_default());
             match page["nextCursor"].as_str() {
-                Some(next) => cursor = format!("?cursor={next}"),
+                Some(next) => cursor = format!("&cursor={next}"),
                 None => return Ok(items),
             }
         }

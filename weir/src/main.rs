@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod dlq;
 mod keys;
 mod ledger;
 mod migrate;
@@ -34,6 +35,7 @@ enum Command {
     Migrate(migrate::Args),
     Audit(audit::Args),
     Statement(statement::Args),
+    Dlq(dlq::Args),
     Seed(seed::Args),
     Keys(keys::Args),
     Ledger(ledger::Args),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Audit(args) => audit::run(args).await,
             Command::Statement(args) => statement::run(args).await,
+            Command::Dlq(args) => dlq::run(args).await,
             Command::Seed(args) => seed::run(args).await,
             Command::Keys(args) => keys::run(args).await,
             Command::Ledger(args) => ledger::run(args).await,

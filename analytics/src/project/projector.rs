@@ -116,13 +116,14 @@ impl Projector {
                 let Some(progress) = self.shards.get_mut(&shard) else { return };
                 let is_next = progress.place(event.seq) == Place::Next;
                 match (&mut progress.gap, is_next) {
-                    // The outbox holds it too; it is read from there once the numbers before it are.
-                    (Some(gap), _) => gap.proven_through = gap.proven_through.max(event.seq),
-                    (None, true) => {
+                    // Also while numbers after it are missing: it may have been redriven because the outbox holds it no more.
+                    (_, true) => {
                         let accepted = progress.accept(event);
                         self.accepted.push(accepted);
                         self.traces.extend(sampled.filter(|_| self.traces.len() < trace::LINKS_PER_FLUSH));
                     }
+                    // The outbox holds it too; it is read from there once the numbers before it are.
+                    (Some(gap), false) => gap.proven_through = gap.proven_through.max(event.seq),
                     (None, false) => metrics::counter!("projection_duplicates_total").increment(1),
                 }
             }

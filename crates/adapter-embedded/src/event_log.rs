@@ -1,11 +1,13 @@
 //! The log is the outbox itself: appending is done by the ledger's commit, and readers see what is marked as published.
 
 mod groups;
+mod letters;
 mod reader;
+mod shard_reader;
 
 use crate::{
     Embedded,
-    columns::{Hex, now_ms, shard, to_json},
+    columns::{shard, to_json},
     database::{Durability, commit, failed},
 };
 use async_trait::async_trait;
@@ -13,7 +15,7 @@ use domain::ids::Shard;
 pub(crate) use groups::ReaderGroups;
 use ports::{
     Result,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
     outbox::{Outbox, OutboxRow},
 };
 use serde::Serialize;
@@ -31,6 +33,10 @@ impl EventLog for Embedded {
 
     async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>> {
         Ok(Box::new(reader::Reader::join(self.clone(), group)))
+    }
+
+    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(shard_reader::ShardReader::new(self.clone(), shard, after)))
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
@@ -53,20 +59,31 @@ impl EventLog for Embedded {
     }
 
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let buried_at = now_ms(&self.inner.clock);
-        let rows: Vec<LetterRow<'_>> = letters.iter().map(|letter| LetterRow::of(letter, buried_at)).collect();
-        let mut transaction = self.inner.main.begin(Durability::Now).await?;
-        let query = sqlx::query(include_str!("../sql/bury_letters.sql")).bind(to_json(&rows)?);
-        query.execute(&mut *transaction).await.map_err(failed)?;
-        commit(transaction).await
+        letters::bury(self, letters).await
     }
 
     async fn buried(&self) -> Result<u64> {
         let query = sqlx::query_scalar::<_, u32>(include_str!("../sql/count_letters.sql"));
         query.fetch_one(self.inner.main.readers()).await.map(u64::from).map_err(failed)
+    }
+
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        letters::all(self).await
+    }
+
+    async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()> {
+        letters::act(self, place, act).await
+    }
+
+    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+        let mut transaction = self.inner.main.begin(Durability::Now).await?;
+        let query = sqlx::query(include_str!("../sql/put_back_event.sql"))
+            .bind(row.shard.index())
+            .bind(row.seq)
+            .bind(row.payload)
+            .bind(row.event_id);
+        query.execute(&mut *transaction).await.map_err(failed)?;
+        commit(transaction).await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -116,28 +133,5 @@ impl RecordRow {
             trace_parent: self.trace_parent,
             timestamp_ms: Some(self.recorded_at),
         })
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct LetterRow<'a> {
-    shard: u8,
-    log_offset: i64,
-    seq: Option<i64>,
-    reason: &'a str,
-    value: Hex,
-    buried_at: i64,
-}
-
-impl<'a> LetterRow<'a> {
-    fn of(letter: &'a DeadLetter, buried_at: i64) -> Self {
-        Self {
-            shard: letter.shard.index(),
-            log_offset: letter.offset,
-            seq: letter.seq,
-            reason: &letter.reason,
-            value: Hex(letter.value.clone()),
-            buried_at,
-        }
     }
 }

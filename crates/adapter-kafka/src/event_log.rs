@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use domain::ids::{SHARDS, Shard};
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
     outbox::OutboxRow,
 };
 use rdkafka::{
@@ -96,6 +96,11 @@ impl EventLog for KafkaEventLog {
         Ok(Box::new(Reader::subscribe(&self.kafka, group)?))
     }
 
+    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
+        let start = if after > 0 { self.find(shard, after + 1).await? } else { None };
+        Ok(Box::new(Reader::of_shard(&self.kafka, shard, start)?))
+    }
+
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         scan::everything(&self.kafka, visit).await
     }
@@ -111,6 +116,18 @@ impl EventLog for KafkaEventLog {
 
     async fn buried(&self) -> Result<u64> {
         self.dead_letters.count().await
+    }
+
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        self.dead_letters.all().await
+    }
+
+    async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()> {
+        self.dead_letters.act(place, act).await
+    }
+
+    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+        self.append(row.shard, vec![row]).await?.await
     }
 
     async fn ping(&self) -> Result<()> {

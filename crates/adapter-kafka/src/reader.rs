@@ -1,4 +1,4 @@
-//! A consumer in a group. Offsets are committed only by the caller, after its work is durable.
+//! A consumer in a group, or of one partition for itself. Offsets are committed only by the caller, after its work is durable.
 
 use crate::{
     client::{Kafka, log_error, unavailable},
@@ -11,7 +11,7 @@ use ports::{
     event_log::{LogEvent, LogReader, LogRecord},
 };
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
@@ -47,21 +47,39 @@ struct AssignmentState {
 
 impl Reader {
     pub(crate) fn subscribe(kafka: &Kafka, group: &str) -> Result<Self> {
-        let mut config = kafka.config();
+        let mut config = config(kafka, group);
         config
-            .set("group.id", kafka.topics.group(group))
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
             // A killed reader's shards move on after this.
-            .set("session.timeout.ms", "10000")
-            .set("queued.max.messages.kbytes", "32768");
+            .set("session.timeout.ms", "10000");
         let consumer = BaseConsumer::from_config_and_context(&config, Assignment::default()).map_err(unavailable)?;
         let topic = kafka.topics.usage().to_owned();
         consumer.subscribe(&[&topic]).map_err(unavailable)?;
         Ok(Self { consumer: Some(Arc::new(consumer)), topic, polling: None })
     }
+
+    /// From the offset on, or from the beginning of what the topic keeps.
+    pub(crate) fn of_shard(kafka: &Kafka, shard: Shard, start: Option<i64>) -> Result<Self> {
+        // The library wants a name although nothing joins a group.
+        let consumer = BaseConsumer::from_config_and_context(&config(kafka, "replay"), Assignment::default()).map_err(unavailable)?;
+        let topic = kafka.topics.usage().to_owned();
+        let mut place = TopicPartitionList::new();
+        let start = start.map_or(Offset::Beginning, Offset::Offset);
+        place.add_partition_offset(&topic, partition_of(shard), start).map_err(unavailable)?;
+        consumer.assign(&place).map_err(unavailable)?;
+        Ok(Self { consumer: Some(Arc::new(consumer)), topic, polling: None })
+    }
+}
+
+fn config(kafka: &Kafka, group: &str) -> ClientConfig {
+    let mut config = kafka.config();
+    config
+        .set("group.id", kafka.topics.group(group))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("queued.max.messages.kbytes", "32768");
+    config
 }
 
 #[async_trait]

@@ -94,6 +94,7 @@ pub(crate) async fn read(
 ) -> Result<Logs, AuditError> {
     let mut logs: Vec<ShardLog> = Vec::with_capacity(usize::from(SHARDS));
     logs.extend(Shard::all().map(|shard| ShardLog::new(published.get(&shard).copied().unwrap_or(0))));
+    let set_aside = set_aside(stores).await?;
     let mut records = 0;
     let mut visit = |record: LogRecord| {
         if records % PROGRESS_EVERY == 0 {
@@ -101,12 +102,30 @@ pub(crate) async fn read(
         }
         records += 1;
         let Some(log) = logs.get_mut(usize::from(record.shard.index())) else { return };
+        if set_aside.contains(&(record.shard, record.offset)) && is_no_event(&record) {
+            return;
+        }
         if let Some((seq, digest)) = claimed(&record, log.published_through) {
             log.record(seq, digest, record.offset);
         }
     };
     stores.event_log.scan(&mut visit).await.reading("the log")?;
     Ok(Logs(logs))
+}
+
+/// Records that the projection could not read and keeps as dead letters: they stand for no number, whatever they claim. Whoever redrives one
+/// puts the event's own bytes into the log.
+async fn set_aside(stores: &Stores) -> Result<HashSet<(Shard, i64)>, AuditError> {
+    let letters = stores.event_log.letters().await.reading("the dead letters")?;
+    Ok(letters.into_iter().map(|kept| (kept.letter.shard, kept.letter.offset)).collect())
+}
+
+/// Where the log is the outbox, a letter's place may hold the mended record.
+fn is_no_event(record: &LogRecord) -> bool {
+    event_codec::unframe(&record.value)
+        .ok()
+        .and_then(|payload| event_codec::decode(payload).ok())
+        .is_none_or(|event| event.shard() != record.shard)
 }
 
 /// The number a record claims and the digest of its bytes; `None` for a foreign record, which claims none.

@@ -3,7 +3,7 @@
 use crate::customers::*;
 use domain::{ids::Shard, trace_parent::TraceParent};
 use ports::{
-    event_log::{DeadLetter, EventLog, LogEvent, LogReader, LogRecord},
+    event_log::{DeadLetter, EventLog, LetterAct, LetterActKind, LogEvent, LogReader, LogRecord},
     ledger::{Ledger, LedgerRequest},
     outbox::Outbox,
 };
@@ -184,4 +184,82 @@ pub async fn a_letter_is_kept_once_however_often_it_is_buried(stores: &Stores<'_
     stores.log.bury(&[]).await.unwrap();
     assert_eq!(stores.log.buried().await.unwrap(), 3);
     stores.log.ping().await.unwrap();
+}
+
+pub async fn a_reader_of_one_shard_begins_where_it_is_told_and_goes_on_with_what_comes(stores: &Stores<'_>) {
+    let customers = three_customers();
+    for customer in &customers {
+        stores.publish(customer, 20, None).await;
+    }
+    let shard = customers[1].shard();
+    for (after, expected) in [(0, 1..=20), (12, 13..=20), (19, 20..=20)] {
+        let mut reader = stores.log.shard_reader(shard, after).await.unwrap();
+        let records = read(&mut *reader, usize::try_from(20 - after).unwrap()).await;
+        assert_eq!(numbers_by_shard(&records), BTreeMap::from([(shard, expected.collect::<Vec<_>>())]), "after {after}");
+        reader.commit(&[(shard, 5)]).await.unwrap();
+    }
+    let mut reader = stores.log.shard_reader(shard, 20).await.unwrap();
+    stores.publish(&customers[1], 3, None).await;
+    let mut newest = 0;
+    // Of an end that is not there yet, a reader may bring what is before it.
+    while newest < 23 {
+        newest = read(&mut *reader, 1).await.last().unwrap().seq.unwrap();
+    }
+    assert_eq!(newest, 23);
+}
+
+pub async fn what_is_done_about_a_letter_stays_with_it(stores: &Stores<'_>) {
+    let letter = |index, offset| DeadLetter {
+        shard: Shard::new(index).unwrap(),
+        offset,
+        value: vec![0xff, 0, b'{'],
+        seq: (offset > 10).then_some(offset),
+        reason: "a \"reason\"\u{1f30a}".into(),
+    };
+    let letters = [letter(1, 10), letter(63, 11), letter(0, 12)];
+    assert!(stores.log.letters().await.unwrap().is_empty());
+    for letter in &letters {
+        stores.log.bury(std::slice::from_ref(letter)).await.unwrap();
+        // Letters of one millisecond may come in any order.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stores.log.bury(&letters[1..2]).await.unwrap();
+    let kept = stores.log.letters().await.unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.letter.clone()).collect::<Vec<_>>(), letters);
+    assert!(kept.iter().all(|kept| kept.acts.is_empty() && kept.end().is_none() && kept.edited().is_none()));
+    assert!(kept[1].last_seen > kept[1].first_seen && kept[0].last_seen == kept[0].first_seen);
+
+    let act = |kind, reason: Option<&str>, value: Option<Vec<u8>>| LetterAct {
+        kind,
+        by: "user:1".into(),
+        at: start(),
+        reason: reason.map(str::to_owned),
+        value,
+    };
+    let acts = [
+        act(LetterActKind::Edited, None, Some(vec![1])),
+        act(LetterActKind::Edited, None, Some(vec![0, 255])),
+        act(LetterActKind::Redriven, None, None),
+        act(LetterActKind::Dropped, Some("foreign"), None),
+    ];
+    for act in &acts {
+        stores.log.act_on_letter((letters[1].shard, 11), act).await.unwrap();
+    }
+    stores.log.act_on_letter((letters[1].shard, 10), &acts[3]).await.unwrap();
+    let kept = stores.log.letters().await.unwrap();
+    assert_eq!((kept.len(), stores.log.buried().await.unwrap()), (3, 3), "of what was never buried there is no letter");
+    assert_eq!(kept[1].acts, acts);
+    assert_eq!((kept[1].end(), kept[1].edited()), (Some(LetterActKind::Dropped), Some(&[0, 255][..])));
+    assert!(kept[0].acts.is_empty() && kept[2].acts.is_empty());
+}
+
+pub async fn a_redriven_event_is_in_the_log_under_its_own_number(stores: &Stores<'_>) {
+    let customer = Customer::user();
+    stores.publish(&customer, 5, None).await;
+    let row = stores.outbox.read(customer.shard(), 1, 1).await.unwrap().remove(0);
+    stores.log.redrive(row.clone()).await.unwrap();
+    let records = stores.scanned().await;
+    let redriven: Vec<_> = records.iter().filter(|record| record.seq == Some(2)).collect();
+    assert!(!redriven.is_empty() && redriven.iter().all(|record| record.value == event_codec::frame(&row.payload)));
+    assert_eq!(numbers_by_shard(&records)[&customer.shard()].iter().collect::<BTreeSet<_>>().len(), 5);
 }

@@ -2,8 +2,10 @@
 
 use crate::{Result, outbox::OutboxRow};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use futures_core::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Resolves when every record of the run is acknowledged, or with the first failure.
@@ -45,6 +47,51 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// What somebody did about a letter. A fact: kept for ever, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LetterAct {
+    pub kind: LetterActKind,
+    pub by: String,
+    pub at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of an edit: what is to be redriven instead of the original bytes.
+    #[serde(skip)]
+    pub value: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LetterActKind {
+    Edited,
+    Redriven,
+    Dropped,
+}
+
+/// A letter with its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptLetter {
+    pub letter: DeadLetter,
+    /// When it was buried, first and last: a reader that crashes meets the record again.
+    pub first_seen: DateTime<Utc>,
+    pub last_seen: DateTime<Utc>,
+    /// In order.
+    pub acts: Vec<LetterAct>,
+}
+
+impl KeptLetter {
+    /// The act that ended its waiting.
+    pub fn end(&self) -> Option<LetterActKind> {
+        self.acts.iter().rev().map(|act| act.kind).find(|kind| *kind != LetterActKind::Edited)
+    }
+
+    /// The latest edit.
+    pub fn edited(&self) -> Option<&[u8]> {
+        self.acts.iter().rev().find_map(|act| act.value.as_deref())
+    }
+}
+
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Hands over one run of rows of one shard, in order, and returns as soon as it is queued; several runs may be in flight.
@@ -54,7 +101,10 @@ pub trait EventLog: Send + Sync {
     /// A reader in a consumer group: shards are divided among its readers.
     async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>>;
 
-    /// Everything in the log from its beginning to its present end, shard by shard, for the audit and for replay.
+    /// A reader of one shard for itself, in no group: begins at the event after this number, or earlier. What it commits is nowhere kept.
+    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>>;
+
+    /// Everything in the log from its beginning to its present end, shard by shard, for the audit.
     /// Calls `visit` with records in order within each shard.
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()>;
 
@@ -66,6 +116,16 @@ pub trait EventLog: Send + Sync {
 
     /// Number of records ever buried.
     async fn buried(&self) -> Result<u64>;
+
+    /// All letters with what was done about them, in the order in which they were first buried.
+    async fn letters(&self) -> Result<Vec<KeptLetter>>;
+
+    /// Durably adds to the history of the letter at this place; of one that was never buried nothing is kept.
+    async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()>;
+
+    /// Puts an event of the ledger back into the log under its own number: at the log's end, or, where the log is the outbox, in its place.
+    /// The caller knows that it is the event that the ledger numbered so.
+    async fn redrive(&self, row: OutboxRow) -> Result<()>;
 
     async fn ping(&self) -> Result<()>;
 }

@@ -49,6 +49,19 @@ CREATE TABLE dead_letter (
     reason TEXT NOT NULL,
     -- The record's original bytes.
     value BLOB NOT NULL,
+    -- First and last: a reader that crashes meets the record again.
     buried_at INTEGER NOT NULL,
+    last_buried_at INTEGER NOT NULL,
     PRIMARY KEY (shard, log_offset)
 ) STRICT, WITHOUT ROWID;
+
+-- What was done about dead letters: facts, never changed.
+CREATE TABLE dead_letter_act (
+    id INTEGER PRIMARY KEY,
+    shard INTEGER NOT NULL,
+    log_offset INTEGER NOT NULL,
+    -- JSON of ports::event_log::LetterAct.
+    act TEXT NOT NULL,
+    -- Of an edit.
+    value BLOB
+) STRICT;

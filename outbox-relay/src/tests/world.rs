@@ -5,7 +5,7 @@ use chrono::DateTime;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -310,6 +310,10 @@ impl EventLog for Handle {
         Err(away())
     }
 
+    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn LogReader>> {
+        Err(away())
+    }
+
     async fn find(&self, _: Shard, _: i64) -> Result<Option<i64>> {
         unimplemented!("a relay only appends")
     }
@@ -326,6 +330,15 @@ impl EventLog for Handle {
         Ok(0)
     }
 
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        Ok(Vec::new())
+    }
+    async fn act_on_letter(&self, _: (Shard, i64), _: &LetterAct) -> Result<()> {
+        unimplemented!("nobody acts on letters here")
+    }
+    async fn redrive(&self, _: OutboxRow) -> Result<()> {
+        unimplemented!("nobody redrives here")
+    }
     async fn ping(&self) -> Result<()> {
         Ok(())
     }

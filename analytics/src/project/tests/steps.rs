@@ -200,3 +200,17 @@ fn only_records_that_lay_in_the_log_for_long_are_a_backlog() {
     assert!(!read(&[-60_000]));
     assert!(!read(&[]));
 }
+
+#[tokio::test]
+async fn a_number_that_the_outbox_has_lost_is_taken_from_the_log_when_it_is_redriven() {
+    let mut bench = bench(&[4]).await;
+    bench.projector.take(bench.records(&[1, 2, 6, 7])).await.unwrap();
+    assert_eq!((bench.last_seq(), bench.projector.has_gaps()), (3, true));
+    let redriven = LogRecord { offset: 4, ..bench.records(&[4])[0].clone() };
+    bench.projector.take(vec![redriven]).await.unwrap();
+    assert!(bench.projector.heal().await.unwrap());
+    assert_eq!((bench.last_seq(), bench.projector.has_gaps()), (7, false));
+    let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
+    assert_eq!(job.flushes[0].raw.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(job.offsets, [(bench.shard, 5)]);
+}

@@ -405,6 +405,36 @@ async fn an_event_that_is_missing_in_the_log_is_named() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_stands_for_no_number_and_only_its_redriven_event_fills_the_hole() {
+    let damage = |data: &mut Data, event: &UsageEvent| {
+        let shard = data.shard(event.shard());
+        let offset = shard.log.iter().find(|record| record.seq == Some(event.seq)).unwrap().offset;
+        // It may have been sent more than once.
+        shard.log.retain(|record| record.seq != Some(event.seq) || record.offset == offset);
+        let record = shard.log.iter_mut().find(|record| record.offset == offset).unwrap();
+        let sound = std::mem::replace(&mut record.value, b"junk".to_vec());
+        shard.set_aside.push(record.offset);
+        sound
+    };
+    let (report, event) = after(|data, event| drop(damage(data, event))).await;
+    assert!(only(&report, &["I4"]), "{:#?}", report.invariants);
+    assert!(names(first(&report, "I4"), &event));
+    assert_eq!(first(&report, "I4").found, "none");
+    let (report, _) = after(|data, event| {
+        let sound = damage(data, event);
+        append(data, event, sound, Some(event.seq));
+    })
+    .await;
+    assert!(report.clean, "{:?}", different(&report));
+    let (report, _) = after(|data, event| {
+        let offset = data.shard(event.shard()).log.iter().find(|record| record.seq == Some(event.seq)).unwrap().offset;
+        data.shard(event.shard()).set_aside.push(offset);
+    })
+    .await;
+    assert!(report.clean, "a mended record stands where it stood: {:?}", different(&report));
+}
+
+#[tokio::test]
 async fn an_event_of_the_log_that_the_ledger_never_had_is_named() {
     let (report, event) = after(|data, event| {
         let mut forged = event.clone();

@@ -40,6 +40,8 @@ pub struct ShardData {
     pub last_seq: i64,
     pub published_through: i64,
     pub log: Vec<LogRecord>,
+    /// Offsets of dead letters.
+    pub set_aside: Vec<i64>,
     pub raw: Vec<UsageEvent>,
     pub applied: ShardState,
 }

@@ -38,6 +38,9 @@ on_each_adapter!(
     a_scan_sees_everything_once_up_to_the_present,
     a_record_is_found_by_its_number,
     a_letter_is_kept_once_however_often_it_is_buried,
+    a_reader_of_one_shard_begins_where_it_is_told_and_goes_on_with_what_comes,
+    what_is_done_about_a_letter_stays_with_it,
+    a_redriven_event_is_in_the_log_under_its_own_number,
 );
 
 /// Topics of its own on the real broker.

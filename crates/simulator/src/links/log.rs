@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogEvent, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogEvent, LogReader, LogRecord},
     outbox::OutboxRow,
 };
 use std::{
@@ -131,6 +131,12 @@ impl EventLog for LogLink {
         Ok(Box::new(Reader { log: Arc::clone(&self.log), link: self.link.clone(), place }))
     }
 
+    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
+        self.link.life.runs().await;
+        let next = if after > 0 { self.log.find(shard, after + 1).unwrap_or(0) } else { 0 };
+        Ok(Box::new(ShardReader { log: Arc::clone(&self.log), link: self.link.clone(), shard, next }))
+    }
+
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         self.log.records().into_iter().for_each(visit);
         Ok(())
@@ -151,6 +157,23 @@ impl EventLog for LogLink {
 
     async fn buried(&self) -> Result<u64> {
         Ok(self.log.buried())
+    }
+
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        Ok(self.log.letters())
+    }
+
+    async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()> {
+        let (log, act) = (Arc::clone(&self.log), act.clone());
+        let work = move || {
+            log.act_on_letter(place, &act);
+            std::future::ready(Ok(()))
+        };
+        self.link.call("log.act_on_letter", Effect::Once, work).await
+    }
+
+    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+        self.append(row.shard, vec![row]).await?.await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -196,5 +219,35 @@ impl LogReader for Reader {
             std::future::ready(Ok(()))
         };
         self.link.call("log.commit", Effect::Repeatable, work).await
+    }
+}
+
+struct ShardReader {
+    log: Arc<Log>,
+    link: Link,
+    shard: Shard,
+    next: i64,
+}
+
+#[async_trait]
+impl LogReader for ShardReader {
+    async fn poll(&mut self, timeout: Duration) -> Result<LogEvent> {
+        for waits in [true, false] {
+            self.link.life.runs().await;
+            let (records, next) = self.log.of_shard(self.shard, self.next);
+            if !records.is_empty() {
+                self.link.network.tick();
+                self.next = next;
+                return Ok(LogEvent::Records(records));
+            }
+            if waits {
+                self.log.wait(timeout).await;
+            }
+        }
+        Ok(LogEvent::Idle)
+    }
+
+    async fn commit(&mut self, _: &[(Shard, i64)]) -> Result<()> {
+        Ok(())
     }
 }

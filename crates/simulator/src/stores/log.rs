@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use domain::ids::Shard;
 use ports::{
     Clock, Result,
-    event_log::{DeadLetter, LogEvent, LogRecord},
+    event_log::{DeadLetter, KeptLetter, LetterAct, LogEvent, LogRecord},
     outbox::OutboxRow,
 };
 use std::{
@@ -35,7 +35,8 @@ struct Group {
 struct Partitions {
     records: BTreeMap<Shard, Vec<LogRecord>>,
     groups: BTreeMap<String, Group>,
-    letters: Vec<DeadLetter>,
+    /// In the order in which they were first buried.
+    letters: Vec<KeptLetter>,
     next_reader: u64,
 }
 
@@ -167,8 +168,34 @@ impl Log {
         partitions.records.get(&shard)?.iter().find(|record| record.seq == Some(seq)).map(|record| record.offset)
     }
 
+    /// Records of one shard from this offset on, and the offset behind them.
+    pub fn of_shard(&self, shard: Shard, from: i64) -> (Vec<LogRecord>, i64) {
+        let partitions = self.partitions();
+        let of_shard = partitions.records.get(&shard).map_or([].as_slice(), Vec::as_slice);
+        let found: Vec<LogRecord> = of_shard.iter().skip(usize::try_from(from).unwrap_or(0)).take(POLL_RECORDS).cloned().collect();
+        let next = found.last().map_or(from, |last| last.offset + 1);
+        (found, next)
+    }
+
     pub fn bury(&self, letters: &[DeadLetter]) {
-        self.partitions().letters.extend_from_slice(letters);
+        let now = self.clock.now();
+        let mut partitions = self.partitions();
+        for letter in letters {
+            match partitions.letters.iter_mut().find(|kept| (kept.letter.shard, kept.letter.offset) == (letter.shard, letter.offset)) {
+                Some(kept) => kept.last_seen = now,
+                None => partitions.letters.push(KeptLetter { letter: letter.clone(), first_seen: now, last_seen: now, acts: Vec::new() }),
+            }
+        }
+    }
+
+    pub fn letters(&self) -> Vec<KeptLetter> {
+        self.partitions().letters.clone()
+    }
+
+    pub fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) {
+        let mut partitions = self.partitions();
+        let kept = partitions.letters.iter_mut().find(|kept| (kept.letter.shard, kept.letter.offset) == place);
+        kept.into_iter().for_each(|kept| kept.acts.push(act.clone()));
     }
 
     pub fn buried(&self) -> u64 {
@@ -188,6 +215,10 @@ impl ports::event_log::EventLog for Log {
         Err(ports::StoreError::corrupt("memory", "only processes read the log in groups"))
     }
 
+    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn ports::event_log::LogReader>> {
+        Err(ports::StoreError::corrupt("memory", "only processes read the log shard by shard"))
+    }
+
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         self.records().into_iter().for_each(visit);
         Ok(())
@@ -204,6 +235,20 @@ impl ports::event_log::EventLog for Log {
 
     async fn buried(&self) -> Result<u64> {
         Ok(Self::buried(self))
+    }
+
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        Ok(Self::letters(self))
+    }
+
+    async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()> {
+        Self::act_on_letter(self, place, act);
+        Ok(())
+    }
+
+    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+        self.land(&[row]);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

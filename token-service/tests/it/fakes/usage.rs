@@ -10,7 +10,7 @@ use domain::{
 };
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
     outbox::OutboxRow,
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
@@ -33,6 +33,9 @@ impl EventLog for Downstream {
     async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
         unimplemented!("nobody reads the log here")
     }
+    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn LogReader>> {
+        unimplemented!("nobody reads the log here")
+    }
     async fn scan(&self, _: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         unimplemented!("nobody reads the log here")
     }
@@ -44,6 +47,15 @@ impl EventLog for Downstream {
     }
     async fn buried(&self) -> Result<u64> {
         unimplemented!("nobody reads the log here")
+    }
+    async fn letters(&self) -> Result<Vec<KeptLetter>> {
+        unimplemented!("nobody reads the log here")
+    }
+    async fn act_on_letter(&self, _: (Shard, i64), _: &LetterAct) -> Result<()> {
+        unimplemented!("nobody acts on letters here")
+    }
+    async fn redrive(&self, _: OutboxRow) -> Result<()> {
+        unimplemented!("nobody redrives here")
     }
     async fn ping(&self) -> Result<()> {
         Ok(())

@@ -1,0 +1,1 @@
+SELECT shard, log_offset, act, value FROM dead_letter_act ORDER BY id
