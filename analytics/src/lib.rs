@@ -7,6 +7,7 @@ mod org_report;
 mod project;
 mod query;
 mod raw_events;
+mod replay;
 mod report;
 mod routes;
 mod totals;
@@ -17,7 +18,7 @@ mod windows;
 pub use project::Limits;
 
 use axum::Router;
-use ports::{Clock, accounts::Accounts};
+use ports::{Clock, accounts::Accounts, generations::Generations, replays::Replays};
 use project::{Progress, Projection};
 use routes::Service;
 use service_kit::tasks::Tasks;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 pub struct Deps {
     /// Read by the projection and the reports; the ledger only by the audit.
     pub stores: audit::Stores,
+    pub generations: Arc<dyn Generations>,
+    pub replays: Arc<dyn Replays>,
     /// Roles in orgs.
     pub accounts: Arc<dyn Accounts>,
     pub clock: Clock,
@@ -49,11 +52,21 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
     };
     tasks.spawn("analytics.projection", projection.run());
     tasks.spawn("analytics.lag", progress.watch(Arc::clone(&deps.stores.outbox), deps.clock.clone(), tasks.token()));
+    let replayed = replay::Stores {
+        replays: deps.replays,
+        generations: deps.generations,
+        usage: Arc::clone(&deps.stores.usage_store),
+        outbox: Arc::clone(&deps.stores.outbox),
+        log: Arc::clone(&deps.stores.event_log),
+    };
+    let replayer = replay::Replayer { stores: replayed.clone(), clock: deps.clock.clone(), shutdown: tasks.token() };
+    tasks.spawn("analytics.replay", replayer.run());
     let letters = dead_letters::DeadLetters {
         log: Arc::clone(&deps.stores.event_log),
         outbox: Arc::clone(&deps.stores.outbox),
         clock: deps.clock.clone(),
     };
+    let replay_routes = replay::routes(replayed, deps.clock.clone());
     let service = Service {
         usage_store: Arc::clone(&deps.stores.usage_store),
         outbox: Arc::clone(&deps.stores.outbox),
@@ -62,5 +75,5 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
         stores: deps.stores,
         auditing: Arc::default(),
     };
-    routes::routes(service).merge(dead_letters::routes(letters))
+    routes::routes(service).merge(replay_routes).merge(dead_letters::routes(letters))
 }

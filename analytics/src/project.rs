@@ -69,6 +69,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const BACKLOG_AGE: Duration = Duration::from_secs(3);
 const HEAL_EVERY: Duration = Duration::from_secs(1);
 const CHECK_TAILS_EVERY: Duration = Duration::from_secs(10);
+/// A replay may have made another generation the live one.
+const CHECK_GENERATION_EVERY: Duration = Duration::from_millis(500);
 
 pub struct Projection {
     pub log: Arc<dyn EventLog>,
@@ -164,6 +166,7 @@ struct Lane {
 
 struct Cycle {
     reader: Box<dyn LogReader>,
+    store: Arc<dyn UsageStore>,
     outbox: Arc<dyn Outbox>,
     projector: Projector,
     writer: Writer,
@@ -172,18 +175,22 @@ struct Cycle {
     assigned: Option<Vec<Shard>>,
     lanes: Vec<Lane>,
     backlog: bool,
-    healed_at: Instant,
+    healed_at: Option<Instant>,
     tails_checked_at: Instant,
+    generation_checked_at: Instant,
+    /// Another generation is live; followed once nothing is under way to the old one.
+    followed_next: Option<Generation>,
 }
 
 impl Cycle {
     fn new(projection: &Projection, generation: Generation, reader: Box<dyn LogReader>) -> Self {
         let (store, outbox) = (Arc::clone(&projection.store), Arc::clone(&projection.outbox));
         let projector = Projector::new(Arc::clone(&store), Arc::clone(&outbox), generation, projection.limits.cached_cells);
-        let writer = Writer { store, log: Arc::clone(&projection.log), shutdown: projection.shutdown.clone() };
+        let writer = Writer { store: Arc::clone(&store), log: Arc::clone(&projection.log), shutdown: projection.shutdown.clone() };
         let now = Instant::now();
         Self {
             reader,
+            store,
             outbox,
             projector,
             writer,
@@ -191,8 +198,10 @@ impl Cycle {
             assigned: None,
             lanes: (0..LANES).map(|number| Lane { number, in_flight: None, in_flight_events: 0, flushed_at: now }).collect(),
             backlog: false,
-            healed_at: now,
+            healed_at: None,
             tails_checked_at: now,
+            generation_checked_at: now,
+            followed_next: None,
         }
     }
 
@@ -204,6 +213,7 @@ impl Cycle {
             self.projector.assign(shards).await?;
             self.assigned = None;
         }
+        self.follow_the_pointer().await?;
         self.flush_when_due();
         let in_flight_events: usize = self.lanes.iter().map(|lane| lane.in_flight_events).sum();
         if self.projector.pending_events() + in_flight_events >= self.limits.pending_events {
@@ -225,17 +235,32 @@ impl Cycle {
         Ok(())
     }
 
+    /// Reports read another generation from now on, so it is the one to be written.
+    async fn follow_the_pointer(&mut self) -> Result<()> {
+        if self.generation_checked_at.elapsed() >= CHECK_GENERATION_EVERY {
+            let live = self.store.live_generation().await?;
+            self.generation_checked_at = Instant::now();
+            self.followed_next = (live != self.projector.generation()).then_some(live);
+        }
+        let idle = self.lanes.iter().all(|lane| lane.in_flight.is_none());
+        if let Some(generation) = self.followed_next.filter(|_| idle) {
+            self.projector.follow(generation).await?;
+            self.followed_next = None;
+            self.healed_at = None;
+            tracing::info!(generation = generation.id, "the projection goes on in another generation");
+        }
+        Ok(())
+    }
+
     async fn heal_when_due(&mut self) -> Result<()> {
         if self.tails_checked_at.elapsed() >= CHECK_TAILS_EVERY {
             self.tails_checked_at = Instant::now();
             let heads = self.outbox.heads().await?;
             self.projector.check_tails(&heads).await?;
         }
-        if self.projector.has_gaps() && self.healed_at.elapsed() >= HEAL_EVERY {
+        if self.projector.has_gaps() && self.healed_at.is_none_or(|at| at.elapsed() >= HEAL_EVERY) {
             let progressed = self.projector.heal().await?;
-            if !progressed {
-                self.healed_at = Instant::now();
-            }
+            self.healed_at = (!progressed).then(Instant::now);
         }
         Ok(())
     }
@@ -249,6 +274,9 @@ impl Cycle {
 
     /// The lane that waits for longest goes first.
     fn flush_when_due(&mut self) {
+        if self.followed_next.is_some() {
+            return;
+        }
         let after = if self.backlog { self.limits.flush_backlog_after } else { self.limits.flush_after };
         let full = self.projector.pending_events() >= self.limits.flush_events;
         let mut under_way = self.lanes.iter().filter(|lane| lane.in_flight.is_some()).count();

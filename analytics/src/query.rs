@@ -149,7 +149,7 @@ pub fn window(from: Option<&str>, to: Option<&str>, zone: Tz, now: DateTime<Utc>
     Ok(Window { from, to })
 }
 
-fn moment(field: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Problem> {
+pub fn moment(field: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Problem> {
     let text = text.trim();
     let instant = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc));
     let date = || text.parse::<NaiveDate>().map(|date| start_of_day(date, zone));

@@ -43,7 +43,7 @@ impl Service {
 }
 
 /// Every method, with a credential. What a caller may do there is the service's decision.
-const GUARDED: [(&str, Service); 37] = [
+const GUARDED: [(&str, Service); 39] = [
     ("/api/v1/auth/{*rest}", Service::Auth),
     ("/api/v1/orgs", Service::Auth),
     ("/api/v1/orgs/{*rest}", Service::Auth),
@@ -59,6 +59,8 @@ const GUARDED: [(&str, Service); 37] = [
     ("/api/v1/limits/{*rest}", Service::Token),
     ("/api/v1/analytics/{*rest}", Service::Analytics),
     ("/api/v1/admin/audit", Service::Analytics),
+    ("/api/v1/admin/replay", Service::Analytics),
+    ("/api/v1/admin/replay/{*rest}", Service::Analytics),
     ("/api/v1/admin/dead-letters", Service::Analytics),
     ("/api/v1/admin/dead-letters/{*rest}", Service::Analytics),
     ("/api/v1/admin/tiers", Service::Config),

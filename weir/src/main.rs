@@ -8,6 +8,7 @@ mod ledger;
 mod migrate;
 mod orgs;
 mod output;
+mod replay;
 mod roles;
 mod seed;
 mod settings;
@@ -40,6 +41,7 @@ enum Command {
     Keys(keys::Args),
     Ledger(ledger::Args),
     Orgs(orgs::Args),
+    Replay(replay::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             Command::Keys(args) => keys::run(args).await,
             Command::Ledger(args) => ledger::run(args).await,
             Command::Orgs(args) => orgs::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
         }
     });
     outcome.unwrap_or_else(|error| failed(&error))

@@ -351,6 +351,8 @@ impl Start {
                 accounts: Arc::clone(&backends.accounts),
                 clock: self.clock.clone(),
             },
+            generations: Arc::clone(&backends.generations),
+            replays: Arc::clone(&backends.replays),
             accounts: Arc::clone(&backends.accounts),
             clock: self.clock.clone(),
             group: "weir-analytics".into(),

@@ -93,6 +93,25 @@ impl Projector {
         Ok(())
     }
 
+    /// Goes on in another generation from where that one is. Nothing may be under way to the store. Events that were applied in memory only
+    /// are read again: their raw events are not stored yet.
+    pub async fn follow(&mut self, generation: Generation) -> Result<()> {
+        self.apply_accepted().await?;
+        let shards: Vec<Shard> = self.shards.keys().copied().collect();
+        let states = self.store.shard_states(generation, &shards).await?;
+        for (shard, state) in shards.into_iter().zip(states) {
+            if let Some(progress) = self.shards.get_mut(&shard) {
+                *progress = progress.in_generation(state);
+            }
+        }
+        self.generation = generation;
+        Ok(())
+    }
+
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// Reads records in the order of the log. After an error, [`Projector::apply_accepted`] must succeed before anything else.
     pub async fn take(&mut self, records: Vec<LogRecord>) -> Result<()> {
         for record in records {

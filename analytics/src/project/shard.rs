@@ -105,6 +105,19 @@ impl ShardProgress {
         }
     }
 
+    /// The same shard in another generation, which may stand elsewhere: what the old one is ahead by is pulled from the outbox.
+    pub fn in_generation(&self, state: ShardState) -> Self {
+        let seen_through = self.state.last_seq.max(self.gap.map_or(0, |gap| gap.proven_through));
+        let claimed_through = self.gap.map_or(0, |gap| gap.claimed_through);
+        let gap = Gap { proven_through: seen_through, claimed_through };
+        Self {
+            gap: (gap.through() > state.last_seq).then_some(gap),
+            next_offset: self.next_offset,
+            committed_offset: self.committed_offset,
+            ..Self::new(self.shard, state)
+        }
+    }
+
     pub fn place(&self, seq: i64) -> Place {
         match seq - self.state.last_seq {
             ..=0 if is_back(Defect::DuplicatesCounted) => Place::Next,

@@ -5,5 +5,6 @@ mod access;
 mod input;
 mod org_report;
 mod projection;
+mod replay;
 mod reports;
 mod world;

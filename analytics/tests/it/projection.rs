@@ -21,7 +21,7 @@ use std::{
 };
 use uuid::Uuid;
 
-fn request(payer: Payer, command: Command) -> LedgerRequest {
+pub fn request(payer: Payer, command: Command) -> LedgerRequest {
     let request = Request { command, now: noon(), allowance_cap: None, cost: None };
     LedgerRequest { request, shard: payer.shard(), idempotency: None, trace_parent: None, seen: Vec::new() }
 }
@@ -40,7 +40,7 @@ async fn spend(world: &World, org: OrgId, user_id: UserId, times: usize) {
 }
 
 /// What the relay does, once.
-async fn publish(world: &World) {
+pub async fn publish(world: &World) {
     let leases = world.stores.acquire_leases(Uuid::now_v7(), Duration::from_millis(1)).await.unwrap();
     for lease in leases {
         let rows = world.stores.read(lease.shard, lease.published_through, 10_000).await.unwrap();

@@ -123,6 +123,8 @@ impl World {
                 accounts: shared.clone(),
                 clock: clock.clone(),
             },
+            generations: shared.clone(),
+            replays: shared.clone(),
             accounts: shared,
             clock,
             group: "test".into(),

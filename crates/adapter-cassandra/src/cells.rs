@@ -123,6 +123,44 @@ impl StoredCell {
     }
 }
 
+/// Columns of `select_cells_by_token.cql`, which meets rows of every generation, also what somebody left of one by hand.
+#[derive(DeserializeRow)]
+pub struct ScannedCell {
+    #[scylla(rename = "gen")]
+    pub generation: i32,
+    scope: String,
+    grain: String,
+    dimension: String,
+    bucket: DateTime<Utc>,
+    shard: i8,
+    tokens: Option<i64>,
+    requests: Option<i64>,
+    denied: Option<i64>,
+    refunded: Option<i64>,
+    cost_minor_units: Option<i64>,
+    last_seq: Option<i64>,
+}
+
+impl ScannedCell {
+    /// A column that was emptied counts as 0, so that a comparison names the total.
+    pub fn into_cell(self) -> Result<(CellKey, CellValue)> {
+        let scope = RollupScope::parse(&self.scope).ok_or_else(|| corrupt(format!("scope {:?}", self.scope)))?;
+        let cell = StoredCell {
+            grain: self.grain,
+            dimension: self.dimension,
+            bucket: self.bucket,
+            shard: self.shard,
+            tokens: self.tokens.unwrap_or_default(),
+            requests: self.requests.unwrap_or_default(),
+            denied: self.denied.unwrap_or_default(),
+            refunded: self.refunded.unwrap_or_default(),
+            cost_minor_units: self.cost_minor_units.unwrap_or_default(),
+            last_seq: self.last_seq.unwrap_or_default(),
+        };
+        cell.into_cell(&scope)
+    }
+}
+
 /// Columns in the order of `insert_shard_state.cql`.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]

@@ -1,6 +1,7 @@
 //! The usage store on Apache Cassandra 5 or ScyllaDB: raw events, rollups with absolute values, and how far each shard is applied.
 
 mod cells;
+mod generations;
 mod raw;
 mod schema;
 mod session;

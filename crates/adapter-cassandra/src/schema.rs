@@ -45,7 +45,7 @@ impl Cassandra {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statements::ALL_STATEMENTS;
+    use crate::statements::{ALL_STATEMENTS, DROPPING};
 
     fn without_comments(cql: &str) -> String {
         cql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ").to_lowercase()
@@ -60,6 +60,11 @@ mod tests {
             }
             let writes = cql.starts_with("insert");
             assert_eq!(writes, cql.contains("using timestamp ?"), "a write without an explicit timestamp: {cql}");
+        }
+        for statement in DROPPING {
+            let cql = without_comments(statement);
+            assert!(cql.contains("using timestamp ? where gen = ?"), "what is dropped is a generation: {cql}");
+            assert!(!cql.contains("dimension") && !cql.contains("bucket"), "and whole partitions of it: {cql}");
         }
         for table in TABLES {
             let cql = without_comments(table);

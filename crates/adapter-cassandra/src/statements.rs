@@ -25,9 +25,17 @@ const SELECT_RAW_NEWEST: &str = include_str!("../cql/select_raw_newest.cql");
 const SELECT_RAW_DAY: &str = include_str!("../cql/select_raw_day.cql");
 const SELECT_PROVIDER_NEWEST: &str = include_str!("../cql/select_provider_newest.cql");
 const SELECT_RELEASE_VERSION: &str = include_str!("../cql/select_release_version.cql");
+const SELECT_CELLS_BY_TOKEN: &str = include_str!("../cql/select_cells_by_token.cql");
+const SELECT_PARTITIONS_BY_TOKEN: &str = include_str!("../cql/select_partitions_by_token.cql");
+const DELETE_CELLS_OF_PARTITION: &str = include_str!("../cql/delete_cells_of_partition.cql");
+const DELETE_SHARD_STATES: &str = include_str!("../cql/delete_shard_states.cql");
+
+/// The only ones that delete: whole partitions of a generation that was dropped, whose number never comes back.
+#[cfg(test)]
+pub const DROPPING: [&str; 2] = [DELETE_CELLS_OF_PARTITION, DELETE_SHARD_STATES];
 
 #[cfg(test)]
-pub const ALL_STATEMENTS: [&str; 13] = [
+pub const ALL_STATEMENTS: [&str; 15] = [
     INSERT_RAW,
     INSERT_PROVIDER_ENTRY,
     INSERT_CELL,
@@ -41,6 +49,8 @@ pub const ALL_STATEMENTS: [&str; 13] = [
     SELECT_RAW_DAY,
     SELECT_PROVIDER_NEWEST,
     SELECT_RELEASE_VERSION,
+    SELECT_CELLS_BY_TOKEN,
+    SELECT_PARTITIONS_BY_TOKEN,
 ];
 
 pub struct Statements {
@@ -57,6 +67,10 @@ pub struct Statements {
     pub select_raw_day: PreparedStatement,
     pub select_provider_newest: PreparedStatement,
     pub select_release_version: PreparedStatement,
+    pub select_cells_by_token: PreparedStatement,
+    pub select_partitions_by_token: PreparedStatement,
+    pub delete_cells_of_partition: PreparedStatement,
+    pub delete_shard_states: PreparedStatement,
 }
 
 impl Statements {
@@ -81,6 +95,10 @@ impl Statements {
             select_raw_day: prepare(SELECT_RAW_DAY).await?,
             select_provider_newest: prepare(SELECT_PROVIDER_NEWEST).await?,
             select_release_version: prepare(SELECT_RELEASE_VERSION).await?,
+            select_cells_by_token: prepare(SELECT_CELLS_BY_TOKEN).await?,
+            select_partitions_by_token: prepare(SELECT_PARTITIONS_BY_TOKEN).await?,
+            delete_cells_of_partition: prepare(DELETE_CELLS_OF_PARTITION).await?,
+            delete_shard_states: prepare(DELETE_SHARD_STATES).await?,
         })
     }
 }

@@ -40,14 +40,7 @@ const DAYS_PER_ROUND: usize = 8;
 #[async_trait]
 impl UsageStore for Cassandra {
     async fn live_generation(&self) -> Result<Generation> {
-        if let Some(live) = self.find_live_generation().await? {
-            return Ok(live);
-        }
-        let (session, statements) = self.prepared().await?;
-        let Generation { id, started_at_micros } = FIRST_GENERATION;
-        session.execute_unpaged(&statements.insert_live_generation, (id, started_at_micros, started_at_micros)).await.map_err(away)?;
-        // Read again: a newer pointer of somebody else has the larger timestamp and wins.
-        self.find_live_generation().await?.ok_or_else(|| corrupt("no live generation right after it was written"))
+        Ok(self.pointer().await?.0)
     }
 
     async fn shard_states(&self, generation: Generation, shards: &[Shard]) -> Result<Vec<ShardState>> {
@@ -127,10 +120,23 @@ impl UsageStore for Cassandra {
 }
 
 impl Cassandra {
-    async fn find_live_generation(&self) -> Result<Option<Generation>> {
+    /// The live generation, and when the pointer was written, microseconds.
+    async fn find_pointer(&self) -> Result<Option<(Generation, i64)>> {
         let (_, statements) = self.prepared().await?;
-        let rows: Vec<(i32, i64)> = self.rows(&statements.select_live_generation, ()).await?;
-        Ok(rows.first().map(|&(id, started_at_micros)| Generation { id, started_at_micros }))
+        let rows: Vec<(i32, i64, i64)> = self.rows(&statements.select_live_generation, ()).await?;
+        Ok(rows.first().map(|&(id, started_at_micros, written_at)| (Generation { id, started_at_micros }, written_at)))
+    }
+
+    /// As [`Cassandra::find_pointer`]; made when there is none.
+    pub(crate) async fn pointer(&self) -> Result<(Generation, i64)> {
+        if let Some(pointer) = self.find_pointer().await? {
+            return Ok(pointer);
+        }
+        let (session, statements) = self.prepared().await?;
+        let Generation { id, started_at_micros } = FIRST_GENERATION;
+        session.execute_unpaged(&statements.insert_live_generation, (id, started_at_micros, started_at_micros)).await.map_err(away)?;
+        // Read again: a newer pointer of somebody else has the larger timestamp and wins.
+        self.find_pointer().await?.ok_or_else(|| corrupt("no live generation right after it was written"))
     }
 
     /// Newest first.
@@ -250,7 +256,7 @@ impl Cassandra {
         rows.into_iter().map(|row| row.into_cell(&first.scope)).collect()
     }
 
-    async fn rows<Row>(&self, statement: &PreparedStatement, values: impl SerializeRow + Send) -> Result<Vec<Row>>
+    pub(crate) async fn rows<Row>(&self, statement: &PreparedStatement, values: impl SerializeRow + Send) -> Result<Vec<Row>>
     where
         Row: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + Send + 'static,
     {
@@ -258,7 +264,7 @@ impl Cassandra {
     }
 
     /// Rows as their pages arrive.
-    async fn stream<Row, Values: SerializeRow + Send>(
+    pub(crate) async fn stream<Row, Values: SerializeRow + Send>(
         &self,
         statement: &PreparedStatement,
         values: Values,
@@ -273,7 +279,7 @@ impl Cassandra {
 }
 
 /// All results in the order of the reads, a bounded number under way.
-async fn gather<T>(reads: Vec<BoxFuture<'_, Result<T>>>) -> Result<Vec<T>> {
+pub(crate) async fn gather<T>(reads: Vec<BoxFuture<'_, Result<T>>>) -> Result<Vec<T>> {
     stream::iter(reads).buffered(READS_IN_FLIGHT).try_collect().await
 }
 

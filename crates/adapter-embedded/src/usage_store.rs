@@ -203,8 +203,8 @@ impl CellRef {
     }
 }
 
-#[derive(Debug, Serialize, FromRow)]
-struct ValueRow {
+#[derive(Clone, Debug, Default, Serialize, FromRow)]
+pub(crate) struct ValueRow {
     tokens: i64,
     requests: i64,
     denied: i64,

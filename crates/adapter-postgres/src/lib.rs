@@ -1,5 +1,5 @@
-//! Ledger, outbox, settings, accounts and answers in Postgres 15 or newer: one struct, [`Postgres`], implements these five ports, another
-//! one, [`Databases`], the first two over several databases.
+//! Ledger, outbox, settings, accounts, answers, webhooks and replays in Postgres 15 or newer: one struct, [`Postgres`], implements these
+//! ports, another one, [`Databases`], the first two over several databases.
 
 mod accounts;
 mod answers;
@@ -12,6 +12,7 @@ mod news;
 mod outbox;
 mod packed;
 mod partitions;
+mod replays;
 mod settings;
 mod shard;
 mod webhooks;

@@ -21,7 +21,7 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
     let budget = Duration::from_millis(config.redis.timeout_ms.into());
     let redis = Arc::new(RedisRateLimits::connect(redis_url, &config.redis.prefix, budget).await.context("WEIR__REDIS__URL")?);
     let event_log = KafkaEventLog::connect(kafka(config)?).context("WEIR__KAFKA__BROKERS")?;
-    let cassandra = cassandra(config).await?;
+    let cassandra = Arc::new(cassandra(config).await?);
     let shared = Arc::new(postgres.clone());
     let (ledger, outbox, close): (Arc<dyn Ledger>, Arc<dyn Outbox>, Close) = if config.postgres.ledger_urls.is_empty() {
         (shared.clone(), shared.clone(), closing(postgres, |postgres| async move { postgres.close().await }))
@@ -36,11 +36,13 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
         settings: shared.clone(),
         accounts: shared.clone(),
         answers: shared.clone(),
-        webhooks: shared,
+        webhooks: shared.clone(),
+        replays: shared,
         rate_limits: redis.clone(),
         local_rate_limits: Arc::new(MemoryRateLimits::unrestored(clock.clone())),
         event_log: Arc::new(event_log),
-        usage_store: Arc::new(cassandra),
+        generations: cassandra.clone(),
+        usage_store: cassandra,
         close: after_slices(redis, close),
     })
 }

@@ -37,6 +37,8 @@ fn backends(stores: Embedded, clock: &Clock) -> Backends {
         webhooks: shared.clone(),
         rate_limits,
         event_log: shared.clone(),
+        generations: shared.clone(),
+        replays: shared.clone(),
         usage_store: shared,
         close: Arc::new(move || {
             let stores = stores.clone();

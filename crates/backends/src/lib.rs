@@ -9,8 +9,8 @@ pub use ledger_databases::{Moved, move_shards, shards};
 
 use anyhow::Result;
 use ports::{
-    Clock, accounts::Accounts, answers::Answers, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
-    settings::SettingsStore, usage_store::UsageStore, webhooks::Webhooks,
+    Clock, accounts::Accounts, answers::Answers, event_log::EventLog, generations::Generations, ledger::Ledger, outbox::Outbox,
+    rate_limits::RateLimits, replays::Replays, settings::SettingsStore, usage_store::UsageStore, webhooks::Webhooks,
 };
 use service_kit::config::{Config, StoresMode};
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -29,6 +29,8 @@ pub struct Backends {
     pub local_rate_limits: Arc<dyn RateLimits>,
     pub event_log: Arc<dyn EventLog>,
     pub usage_store: Arc<dyn UsageStore>,
+    pub generations: Arc<dyn Generations>,
+    pub replays: Arc<dyn Replays>,
     close: Arc<dyn Fn() -> Closing + Send + Sync>,
 }
 

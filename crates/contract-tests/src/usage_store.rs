@@ -26,12 +26,12 @@ fn noon() -> DateTime<Utc> {
     at("2026-11-21T12:00:00Z")
 }
 
-fn fresh_generation() -> Generation {
+pub fn fresh_generation() -> Generation {
     let id = i32::from_be_bytes(Uuid::new_v4().as_bytes()[..4].try_into().expect("four bytes"));
     Generation { id, started_at_micros: 1_780_000_000_000_000 }
 }
 
-fn fresh_org() -> Payer {
+pub fn fresh_org() -> Payer {
     Payer::Org(OrgId(Uuid::new_v4()))
 }
 
@@ -57,7 +57,7 @@ pub fn settled(payer: Payer, seq: i64, occurred_at: DateTime<Utc>) -> UsageEvent
 }
 
 /// A flush of the events numbered in `after < seq <= through` of one shard's history: totals are those of the whole prefix.
-fn flush(history: &[UsageEvent], after: i64, through: i64) -> Flush {
+pub fn flush(history: &[UsageEvent], after: i64, through: i64) -> Flush {
     let mut totals: BTreeMap<CellKey, CellValue> = BTreeMap::new();
     let mut state = ShardState::default();
     for event in history.iter().filter(|event| event.seq <= through) {

@@ -101,6 +101,14 @@ impl RollupScope {
             Self::Platform(shard) => format!("all/{shard}"),
         }
     }
+
+    /// The inverse of [`RollupScope::as_text`].
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("all/") {
+            Some(shard) => crate::ids::Shard::new(shard.parse().ok()?).ok().map(Self::Platform),
+            None => text.parse().ok().map(Self::Tenant),
+        }
+    }
 }
 
 /// Address of one total.
@@ -255,6 +263,15 @@ mod tests {
             let payers: Vec<_> = platform.iter().filter(|cell| cell.dimension.part() == Some(payer)).collect();
             assert_eq!((payers.len(), payers[0].grain, platform.len()), (1, Grain::Day, 1 + Grain::STORED.len()));
         }
+    }
+
+    #[test]
+    fn a_scope_is_read_back_from_its_text() {
+        let shards = crate::ids::Shard::all().map(RollupScope::Platform);
+        for scope in shards.chain([RollupScope::Tenant(Uuid::from_u128(7))]) {
+            assert_eq!(RollupScope::parse(&scope.as_text()), Some(scope));
+        }
+        assert!(["", "all/64", "all/-1", "all", "7"].iter().all(|text| RollupScope::parse(text).is_none()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     links::{JournalLink, LogLink, UsageLink},
     network::{Life, Link, Network},
-    stores::{Journal, Log, NoLimits, NoWebhooks, Nobody, Shipped, Usage, settings},
+    stores::{Journal, Log, NoLimits, NoReplays, NoWebhooks, Nobody, Shipped, Usage, settings},
 };
 use axum::Router;
 use domain::ids::Shard;
@@ -123,7 +123,9 @@ impl Process {
                 let accounts = Arc::clone(&reached.accounts);
                 // So few that totals are forgotten and read again all the time.
                 let limits = analytics::Limits { cached_cells: 24, ..analytics::Limits::default() };
-                drop(analytics::start(analytics::Deps { stores: reached, accounts, clock, group: "analytics".into(), limits }, &tasks));
+                let (generations, replays) = (Arc::new(NoReplays), Arc::new(NoReplays));
+                let deps = analytics::Deps { stores: reached, generations, replays, accounts, clock, group: "analytics".into(), limits };
+                drop(analytics::start(deps, &tasks));
                 None
             }
         };

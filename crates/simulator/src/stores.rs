@@ -7,5 +7,5 @@ mod usage;
 
 pub use journal::Journal;
 pub use log::{Log, Place};
-pub use rest::{NoLimits, NoWebhooks, Nobody, Shipped, settings};
+pub use rest::{NoLimits, NoReplays, NoWebhooks, Nobody, Shipped, settings};
 pub use usage::{Row, Usage};

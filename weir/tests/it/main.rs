@@ -20,6 +20,7 @@ mod predecessor;
 mod purchases;
 mod race;
 mod refunds;
+mod replay;
 mod roles;
 mod seed;
 mod settings;

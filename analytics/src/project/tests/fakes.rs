@@ -231,6 +231,18 @@ impl FakeStore {
         failing > 0 && self.dice.lock().unwrap().one_in(failing)
     }
 
+    /// As if these were all events of the shard that the store knows of.
+    pub fn stand_at(&self, shard: Shard, events: &[UsageEvent]) {
+        let mut stored = self.stored.lock().unwrap();
+        stored.cells = Self::expected(events).into_iter().map(|(key, value)| (key, (GENERATION.started_at_micros, value))).collect();
+        let mut state = ShardState::default();
+        for event in events {
+            let digest = state.digest.wrapping_add(rollup::digest(event));
+            state = ShardState { last_seq: event.seq, digest, recorded_at_ms: event.recorded_at.timestamp_millis() };
+        }
+        stored.states = HashMap::from([(shard, (GENERATION.started_at_micros, state))]);
+    }
+
     /// What the events up to their end must come to.
     pub fn expected(events: &[UsageEvent]) -> BTreeMap<CellKey, CellValue> {
         let mut totals: BTreeMap<CellKey, CellValue> = BTreeMap::new();

@@ -3,7 +3,11 @@
 use super::fakes::{FakeOutbox, FakeStore, GENERATION, event, payer_of, payers_of_one_shard, record};
 use crate::project::projector::{Projector, lane_of};
 use domain::{event::UsageEvent, ids::Shard};
-use ports::{event_log::LogRecord, outbox::Outbox, usage_store::UsageStore};
+use ports::{
+    event_log::LogRecord,
+    outbox::Outbox,
+    usage_store::{Generation, UsageStore},
+};
 use std::sync::Arc;
 
 struct Bench {
@@ -199,6 +203,46 @@ fn only_records_that_lay_in_the_log_for_long_are_a_backlog() {
     assert!(!read(&[9_000, 500]));
     assert!(!read(&[-60_000]));
     assert!(!read(&[]));
+}
+
+#[tokio::test]
+async fn in_another_generation_the_shard_goes_on_where_that_one_stands_and_stores_every_raw_event() {
+    let mut bench = bench(&[]).await;
+    let lane = lane_of(bench.shard);
+    bench.projector.take(bench.records(&[1, 2, 3, 4, 5])).await.unwrap();
+    let job = bench.projector.begin_flush(lane).unwrap();
+    bench.store.write(job.generation, &job.flushes).await.unwrap();
+    bench.projector.finish_flush(&job);
+    // In memory only: their raw events are stored nowhere.
+    bench.projector.take(bench.records(&[1, 2, 3, 4, 5, 6, 7])).await.unwrap();
+    // The other generation was built up to the third event.
+    let other = Generation { id: 2, ..GENERATION };
+    let replayed: Vec<_> = bench.events[..3].to_vec();
+    bench.store.stand_at(bench.shard, &replayed);
+    bench.projector.follow(other).await.unwrap();
+    assert_eq!(bench.last_seq(), 3);
+    assert!(bench.projector.begin_flush(lane).is_none(), "no offset is committed before the events are there again");
+    bench.projector.take(bench.records(&[1, 2, 3, 4, 5, 6, 7, 8])[7..].to_vec()).await.unwrap();
+    assert!(bench.projector.heal().await.unwrap());
+    assert_eq!((bench.last_seq(), bench.projector.has_gaps()), (8, false));
+    let job = bench.projector.begin_flush(lane).unwrap();
+    assert_eq!(job.generation, other);
+    assert_eq!(job.flushes[0].raw.iter().map(|event| event.seq).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+    assert_eq!(job.offsets, [(bench.shard, 8)]);
+    let expected = FakeStore::expected(&bench.events[..8]);
+    let changed: Vec<_> = job.flushes[0].cells.iter().collect();
+    assert!(!changed.is_empty() && changed.iter().all(|(key, value)| expected.get(key) == Some(value)));
+}
+
+#[tokio::test]
+async fn a_generation_that_stands_as_far_needs_nothing_from_the_outbox() {
+    let mut bench = bench(&[]).await;
+    bench.projector.take(bench.records(&[1, 2])).await.unwrap();
+    bench.store.stand_at(bench.shard, &bench.events[..2]);
+    bench.projector.follow(Generation { id: 2, ..GENERATION }).await.unwrap();
+    assert!(!bench.projector.has_gaps());
+    bench.projector.take(bench.records(&[1, 2, 3])).await.unwrap();
+    assert_eq!(bench.last_seq(), 3);
 }
 
 #[tokio::test]

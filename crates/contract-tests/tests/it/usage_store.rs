@@ -40,7 +40,7 @@ on_each_adapter!(
 );
 
 /// Two connections, migrated by both at once.
-async fn fresh_keyspace() -> (adapter_cassandra::Cassandra, adapter_cassandra::Cassandra) {
+pub async fn fresh_keyspace() -> (adapter_cassandra::Cassandra, adapter_cassandra::Cassandra) {
     let nodes: Vec<String> = crate::real::setting("WEIR__CASSANDRA__NODES").split(',').map(str::to_owned).collect();
     let keyspace = format!("test_{}", uuid::Uuid::new_v4().simple());
     let one = adapter_cassandra::Cassandra::connect(&nodes, &keyspace).await.unwrap();

@@ -1,16 +1,24 @@
-//! What the simulated processes only look at: people without tiers, settings without limits, no webhooks. A limit needs buckets, whose
+//! What the simulated processes only look at: people without tiers, settings without limits, no webhooks, no replays. A limit needs buckets, whose
 //! loss and restoring have tests of their own; here it would only hide the ledger behind refusals.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
+    generation::Generation,
     ids::{EventId, KeyId, OrgId, Payer, Shard, UserId},
+    replay::Replay,
     settings::{Settings, SettingsChange, SettingsEffect},
+};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
 };
 use ports::{
     Result, StoreError,
     accounts::{Accounts, ApiKey, KeyHash, Member, Org, SpendFacts},
+    generations::{CellPage, Generations},
     rate_limits::{Bucket, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict},
+    replays::{Replaced, Replays, StoredReplay},
     settings::{SettingsStore, SettingsVersion},
     webhooks::{Delivery, DeliveryOutcome, Tidings, Webhook, Webhooks},
 };
@@ -164,5 +172,39 @@ impl Webhooks for NoWebhooks {
     }
     async fn forget(&self, _: DateTime<Utc>) -> Result<u64> {
         Ok(0)
+    }
+}
+
+pub struct NoReplays;
+
+#[async_trait]
+impl Replays for NoReplays {
+    async fn create(&self, _: Uuid, _: &Replay) -> Result<Option<StoredReplay>> {
+        not_simulated()
+    }
+    async fn find(&self, _: Uuid) -> Result<Option<StoredReplay>> {
+        Ok(None)
+    }
+    async fn list(&self, _: u32) -> Result<Vec<StoredReplay>> {
+        Ok(Vec::new())
+    }
+    async fn running(&self) -> Result<Option<StoredReplay>> {
+        Ok(None)
+    }
+    async fn replace(&self, _: &mut StoredReplay) -> Result<Replaced> {
+        not_simulated()
+    }
+}
+
+#[async_trait]
+impl Generations for NoReplays {
+    fn scan_cells(&self, _: Generation) -> BoxStream<'_, Result<CellPage>> {
+        stream::once(std::future::ready(not_simulated())).boxed()
+    }
+    async fn make_live(&self, _: Generation) -> Result<Generation> {
+        not_simulated()
+    }
+    async fn drop_generation(&self, _: i32) -> Result<()> {
+        not_simulated()
     }
 }

@@ -1,0 +1,117 @@
+//! The events of one shard in the order of their numbers, from the outbox or from the log.
+
+use super::{Stores, desk::Halt};
+use crate::project::decode;
+use domain::{event::UsageEvent, ids::Shard, replay::Source};
+use ports::{
+    event_log::{LogEvent, LogReader, LogRecord},
+    outbox::Outbox,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{task::yield_now, time::Instant};
+
+const ROWS_PER_PAGE: u32 = 2_000;
+/// Events that are decoded before others get their turn: a fraction of a millisecond.
+const EVENTS_PER_TURN: usize = 128;
+const POLL: Duration = Duration::from_millis(200);
+/// The log brings nothing for this long although it lacks events: it is away.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Brings the numbers after the last one up to `through`, without a gap, or says why it cannot.
+pub struct Events {
+    shard: Shard,
+    last_seq: i64,
+    through: i64,
+    origin: Origin,
+}
+
+enum Origin {
+    Outbox(Arc<dyn Outbox>),
+    Log(Box<dyn LogReader>),
+}
+
+impl Events {
+    pub async fn open(stores: &Stores, source: Source, shard: Shard, after: i64, through: i64) -> Result<Self, Halt> {
+        let origin = match source {
+            Source::Outbox => Origin::Outbox(Arc::clone(&stores.outbox)),
+            Source::Log => Origin::Log(stores.log.shard_reader(shard, after).await?),
+        };
+        Ok(Self { shard, last_seq: after, through, origin })
+    }
+
+    /// The next events; none at the end.
+    pub async fn page(&mut self) -> Result<Vec<UsageEvent>, Halt> {
+        if self.last_seq >= self.through {
+            return Ok(Vec::new());
+        }
+        let page = match &mut self.origin {
+            Origin::Outbox(outbox) => of_outbox(&**outbox, self.shard, self.last_seq, self.through).await?,
+            Origin::Log(reader) => of_log(&mut **reader, self.shard, self.last_seq, self.through).await?,
+        };
+        self.last_seq = page.last().map_or(self.last_seq, |event| event.seq);
+        Ok(page)
+    }
+}
+
+async fn of_outbox(outbox: &dyn Outbox, shard: Shard, after: i64, through: i64) -> Result<Vec<UsageEvent>, Halt> {
+    let mut events = Vec::new();
+    for row in outbox.read(shard, after, ROWS_PER_PAGE).await? {
+        let expected = after + 1 + i64::try_from(events.len()).unwrap_or(i64::MAX);
+        if expected > through {
+            break;
+        }
+        if row.seq != expected {
+            return Err(missing("outbox", shard, expected, row.seq - 1));
+        }
+        if events.len() % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
+            yield_now().await;
+        }
+        let event = decode::event_of_outbox(&row.payload, shard, row.seq);
+        events.push(event.map_err(|why| Halt::Failed(format!("number {expected} of shard {shard} is damaged in the outbox: {why}")))?);
+    }
+    if events.is_empty() { Err(missing("outbox", shard, after + 1, through)) } else { Ok(events) }
+}
+
+/// Waits for news: the live generation cannot be ahead of the log for long.
+async fn of_log(reader: &mut dyn LogReader, shard: Shard, after: i64, through: i64) -> Result<Vec<UsageEvent>, Halt> {
+    let since = Instant::now();
+    loop {
+        if let LogEvent::Records(records) = reader.poll(POLL).await? {
+            let events = dense(records, shard, after, through).await?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+        if since.elapsed() > STALL {
+            let last = after + 1;
+            return Err(Halt::Failed(format!("the log does not hold number {last} of shard {shard}; make the replay from the outbox")));
+        }
+    }
+}
+
+/// Duplicates and foreign records are left out, as the projection leaves them out; a number that is missing is not.
+async fn dense(records: Vec<LogRecord>, shard: Shard, after: i64, through: i64) -> Result<Vec<UsageEvent>, Halt> {
+    let mut events: Vec<UsageEvent> = Vec::with_capacity(records.len());
+    for (index, record) in records.iter().enumerate() {
+        if index % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
+            yield_now().await;
+        }
+        let Ok(event) = decode::event_of(record) else { continue };
+        let expected = events.last().map_or(after, |event| event.seq) + 1;
+        if expected > through {
+            break;
+        }
+        if event.seq > expected {
+            return Err(missing("log", shard, expected, event.seq - 1));
+        }
+        if event.seq == expected {
+            events.push(event);
+        }
+    }
+    Ok(events)
+}
+
+fn missing(source: &str, shard: Shard, first: i64, last: i64) -> Halt {
+    let other = if source == "log" { "; make the replay from the outbox" } else { "" };
+    Halt::Failed(format!("the {source} lacks the numbers {first} to {last} of shard {shard}{other}"))
+}

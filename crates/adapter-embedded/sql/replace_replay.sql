@@ -1,0 +1,2 @@
+-- Ignored where another one runs.
+UPDATE OR IGNORE replay SET version = version + 1, running = ?3, document = ?4 WHERE id = ?1 AND version = ?2

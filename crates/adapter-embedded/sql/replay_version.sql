@@ -1,0 +1,1 @@
+SELECT version FROM replay WHERE id = ?1
