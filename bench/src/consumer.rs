@@ -1,5 +1,5 @@
 //! The consumer: a full log in Kafka, a real `analytics` process, until the state of every shard in Cassandra is at its last event;
-//! then how far it lags behind a steady stream of half of the rate that is asked for.
+//! then how far it lags behind a steady stream of half of the rate that is asked for; then a replay of all of it.
 
 use crate::{
     Plan,
@@ -8,6 +8,7 @@ use crate::{
     installation::{Installation, on_a_fresh_one},
     load, log,
     process::Process,
+    replay,
 };
 use adapter_cassandra::Cassandra;
 use adapter_kafka::KafkaEventLog;
@@ -36,14 +37,21 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for round in 0..plan.rounds {
         // A consumer starts where its state says; a fresh round needs a fresh installation.
-        let (sample, lag) = on_a_fresh_one(plan, async |installation| measure(plan, installation).await).await?;
+        let (sample, lag, replay) = on_a_fresh_one(plan, async |installation| measure(plan, installation).await).await?;
         let p99 = lag.p99().unwrap_or_default() / 1_000.0;
-        log::note(&format!("consumer: round {} of {}: {:.0} events/s, lag p99 {p99:.0} ms", round + 1, plan.rounds, sample.per_second));
+        let (rate, replayed) = (sample.per_second, replay.per_second);
+        log::note(&format!(
+            "consumer: round {} of {}: {rate:.0} events/s, lag p99 {p99:.0} ms, replay {replayed:.0} events/s",
+            round + 1,
+            plan.rounds
+        ));
         report.add(LEG, sample);
         report.add(LAG_LEG, lag);
+        report.add(replay::LEG, replay);
     }
     report.figure(LEG, "events/s", "weir", |sample| Some(sample.per_second), Goal::AtLeast(LEAST_RATE));
     report.figure(LAG_LEG, "p99, µs", "weir", Sample::p99, Goal::AtMost(1_000_000.0));
+    report.figure(replay::LEG, "events/s", "weir", |sample| Some(sample.per_second), Goal::AtLeast(replay::LEAST_RATE));
     Ok(())
 }
 
@@ -54,7 +62,7 @@ struct Stage<'a> {
     generation: Generation,
 }
 
-async fn measure(plan: &Plan, installation: &Installation) -> Result<(Sample, Sample)> {
+async fn measure(plan: &Plan, installation: &Installation) -> Result<(Sample, Sample, Sample)> {
     let store = installation.cassandra().await?;
     let generation = store.live_generation().await?;
     let log = KafkaEventLog::connect(installation.kafka())?;
@@ -65,7 +73,8 @@ async fn measure(plan: &Plan, installation: &Installation) -> Result<(Sample, Sa
     let sample = stage.drain(&process).await?;
     let lag = stage.lag(LEAST_RATE / 2.0, plan.measured).await?;
     process.stop().await;
-    Ok((sample, lag))
+    let replay = replay::measure(installation, &stage.store, stage.generator.heads().map(|(_, head)| head).sum()).await?;
+    Ok((sample, lag, replay))
 }
 
 impl Stage<'_> {

@@ -22,6 +22,7 @@ mod plain_relays;
 mod proc_stat;
 mod process;
 mod relay;
+mod replay;
 mod tables;
 mod tenants;
 mod trace;
