@@ -42,6 +42,7 @@ fn every_name_can_be_set_from_the_environment() {
             names::Kind::Flag => "true",
             names::Kind::Text | names::Kind::List if name == "stores.mode" => "distributed",
             names::Kind::Text if name == "ledger.write" => "per_request",
+            names::Kind::Text if name == "audit.signing_key" => "000102030405060708090a0b0c0d0e0f000102030405060708090A0B0C0D0E0F",
             _ => "a-text-of-more-than-thirty-two-bytes",
         };
         let variable = names::variable(name);
@@ -108,5 +109,7 @@ fn a_value_of_the_wrong_kind_names_its_setting_and_is_not_repeated() {
     assert_eq!(load("[bench]\necho = \"hunter2\"\n", &[], &[]).unwrap_err(), "setting bench.echo must be a boolean");
     let error = load("", &[("WEIR__IDENTITY__SECRET", "hunter2")], &[]).unwrap_err();
     assert_eq!(error, "setting identity.secret must have at least 32 bytes");
+    let error = load("", &[("WEIR__AUDIT__SIGNING_KEY", "hunter2")], &[]).unwrap_err();
+    assert_eq!(error, "setting audit.signing_key must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them");
     assert!(load("listen = ", &[], &[]).unwrap_err().contains("cannot be used"));
 }
