@@ -37,7 +37,7 @@ cassandra_launch() {
   # The last three spare a single node the wait for peers that do not exist.
   launch cassandra "$java" "@$here/cassandra/java.options" "${newer_java[@]}" \
     -cp "$jars/*" "-javaagent:$(compgen -G "$jars/jamm-*.jar")" \
-    -Xms512m -Xmx1g -Xss512k -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
+    -Xms512m -Xmx1536m -Xss512k -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
     "-Dcassandra.config=$(file_url "$directory/cassandra.yaml")" \
     "-Dcassandra.storagedir=$directory" \
     "-Dlogback.configurationFile=$here/cassandra/logback.xml" \
