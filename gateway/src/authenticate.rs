@@ -15,10 +15,8 @@ use key_cache::{Denial, KeyCache, Known, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 use service_kit::{health::Dependency, identity, problem::Problem};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often auth-service is asked whether any key changed.

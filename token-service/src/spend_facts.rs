@@ -8,10 +8,8 @@ use ports::{
     accounts::{Accounts, SpendFacts},
 };
 use service_kit::revision::Revision;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const ENTRIES: u64 = 100_000;

@@ -6,8 +6,9 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// How long after the start of the last successful look everything remembered is believed: a change holds everywhere within this time.
 pub const TRUST: Duration = Duration::from_secs(2);

@@ -121,10 +121,8 @@ fn current(known: Known) -> Result<Arc<Caller>, Denial> {
 mod tests {
     use super::*;
     use service_kit::{identity::service_caller, revision::TRUST};
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Instant,
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::time::Instant;
 
     struct Asked {
         cache: KeyCache,
