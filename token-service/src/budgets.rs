@@ -1,12 +1,6 @@
 //! `/api/v1/admin/budgets`: how much a payer, or one member of an org, may spend in a period, in tokens or in money.
 
-use crate::{
-    callers::Administrator,
-    error,
-    json_answer::json_answer,
-    pools::{payer, write},
-    service::Service,
-};
+use crate::{callers::Administrator, change_once::write, error, json_answer::json_answer, pools::payer, service::Service};
 use axum::{extract::State, http::StatusCode, response::Response};
 use domain::{
     budget::Budget,

@@ -6,6 +6,7 @@
 mod buckets;
 mod budgets;
 mod callers;
+mod change_once;
 mod charges;
 mod consume;
 mod consume_answer;

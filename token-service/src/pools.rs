@@ -8,10 +8,9 @@ pub use record::MarksPart;
 
 use crate::{
     callers::Administrator,
-    error,
-    idempotency::{self, Keyed, Opening},
-    json_answer::{json_answer, mark_replayed},
-    payer::facts_of_payer,
+    change_once::change_once,
+    error, idempotency,
+    json_answer::json_answer,
     service::Service,
     spend_request::{amount, known_provider, reason, required},
 };
@@ -27,7 +26,6 @@ use domain::{
     settings::Settings,
     time::Period,
 };
-use ports::ledger::{Idempotency, LedgerAnswer};
 use record::PoolRecord;
 use serde::{Deserialize, Serialize};
 use service_kit::{
@@ -79,7 +77,7 @@ pub async fn set_allowance(
     let payer = pool.payer;
     let command = Command::SetAllowance { pool, change };
     let status = |created| if created { StatusCode::CREATED } else { StatusCode::OK };
-    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, status)).await
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, move |outcome| answer(outcome, status))).await
 }
 
 fn change(body: &AllowanceBody) -> Result<AllowanceChange, Problem> {
@@ -120,48 +118,7 @@ pub async fn grant(
     let reason = reason(required("reason", body.reason.as_deref())?)?;
     let payer = pool.payer;
     let command = Command::Grant { pool, tokens, reason: reason.to_owned() };
-    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, |_| StatusCode::CREATED)).await
-}
-
-/// The story of a change of a pool; `status` depends on whether the pool was created.
-async fn change_once(
-    service: Arc<Service>,
-    keyed: Option<Keyed>,
-    command: Command,
-    payer: Payer,
-    status: fn(bool) -> StatusCode,
-) -> Result<Response, Problem> {
-    let replay = |outcome: &Outcome| {
-        let mut response = answer(outcome, status)?;
-        mark_replayed(&mut response);
-        Ok(response)
-    };
-    let _turn = match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replay(&stored.outcome),
-    };
-    let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-    match write(&service, command, payer, idempotency).await? {
-        (outcome, false) => answer(&outcome, status),
-        (outcome, true) => replay(&outcome),
-    }
-}
-
-/// The outcome, and whether it is an earlier one.
-pub async fn write(
-    service: &Service,
-    command: Command,
-    payer: Payer,
-    idempotency: Option<Idempotency>,
-) -> Result<(Outcome, bool), Problem> {
-    let facts = facts_of_payer(service, payer).await?;
-    let request = service.request(payer, command, &facts, idempotency);
-    match service.writer.write(request).await.map_err(|failure| error::write(&failure))? {
-        LedgerAnswer::Decided(outcome) => Ok((outcome, false)),
-        LedgerAnswer::Replayed(stored) => Ok((stored.outcome, true)),
-        LedgerAnswer::Mismatch => Err(error::idempotency_mismatch()),
-        LedgerAnswer::InProgress | LedgerAnswer::Resumed(_) => Err(error::idempotency_in_progress()),
-    }
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, |outcome| answer(outcome, |_| StatusCode::CREATED))).await
 }
 
 fn answer(outcome: &Outcome, status: impl FnOnce(bool) -> StatusCode) -> Result<Response, Problem> {

@@ -10,10 +10,9 @@ pub use worker::work;
 
 use crate::{
     callers::Spender,
-    error,
-    idempotency::{self, Keyed, Opening},
-    json_answer::{json_answer, mark_replayed},
-    payer::facts_of_payer,
+    change_once::change_once,
+    error, idempotency,
+    json_answer::json_answer,
     sagas::SagaRecord,
     service::Service,
     spend_request::{amount, known_provider, named_user, optional_org},
@@ -32,7 +31,6 @@ use domain::{
     money::{Cost, TokenKinds},
     pool::PoolKey,
 };
-use ports::ledger::LedgerAnswer;
 use serde::{Deserialize, Serialize};
 use service_kit::{json::StrictJson, problem::Problem};
 use std::sync::Arc;
@@ -78,7 +76,11 @@ pub async fn purchase(
         return Err(Problem::unavailable("payment", "no payment processor is configured"));
     }
     let payer = org.map_or(Payer::User(user), Payer::Org);
-    service.to_its_end(purchase_once(Arc::clone(&service), keyed, payer, user, offer)).await
+    let Offer { plan_id, provider, tokens, price } = offer;
+    let saga_id = SagaId::new(payer.shard(), service.clock.now());
+    let command = Command::StartPurchase(Purchase { saga_id, pool: PoolKey { payer, provider }, user_id: user, plan_id, tokens, price });
+    let answer = waking_the_worker(&service, accepted);
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, answer)).await
 }
 
 fn offer(service: &Service, body: &PurchaseBody) -> Result<Offer, Problem> {
@@ -128,30 +130,14 @@ async fn authorise(service: &Service, caller: &Caller, user: UserId, org: Option
     if facts.role == Some(Role::OrgAdmin) { Ok(()) } else { Err(error::may_not_spend_for_org()) }
 }
 
-async fn purchase_once(
-    service: Arc<Service>,
-    keyed: Option<Keyed>,
-    payer: Payer,
-    user_id: UserId,
-    offer: Offer,
-) -> Result<Response, Problem> {
-    let _turn = match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replayed(&stored.outcome),
-    };
-    let Offer { plan_id, provider, tokens, price } = offer;
-    let facts = facts_of_payer(&service, payer).await?;
-    let saga_id = SagaId::new(payer.shard(), service.clock.now());
-    let command = Command::StartPurchase(Purchase { saga_id, pool: PoolKey { payer, provider }, user_id, plan_id, tokens, price });
-    let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-    match service.writer.write(service.request(payer, command, &facts, idempotency)).await.map_err(|failure| error::write(&failure))? {
-        LedgerAnswer::Decided(outcome) => {
-            service.purchases_due.notify_one();
-            accepted(&outcome)
-        }
-        LedgerAnswer::Replayed(stored) => replayed(&stored.outcome),
-        LedgerAnswer::Mismatch => Err(error::idempotency_mismatch()),
-        LedgerAnswer::InProgress | LedgerAnswer::Resumed(_) => Err(error::idempotency_in_progress()),
+type Answer = fn(&Outcome) -> Result<Response, Problem>;
+
+/// The worker looks once more than it had to when the answer is a replay.
+fn waking_the_worker(service: &Arc<Service>, answer: Answer) -> impl Fn(&Outcome) -> Result<Response, Problem> + Send + Sync + use<> {
+    let service = Arc::clone(service);
+    move |outcome| {
+        service.purchases_due.notify_one();
+        answer(outcome)
     }
 }
 
@@ -161,11 +147,5 @@ fn accepted(outcome: &Outcome) -> Result<Response, Problem> {
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/tokens/purchase/{}", saga.id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
-}
-
-fn replayed(outcome: &Outcome) -> Result<Response, Problem> {
-    let mut response = accepted(outcome)?;
-    mark_replayed(&mut response);
     Ok(response)
 }

@@ -6,11 +6,11 @@ pub use completion::complete;
 
 use crate::{
     callers::Spender,
+    change_once::change_once,
     error,
     holds::{charge_id, endable},
-    idempotency::{self, Keyed, Opening},
-    json_answer::{json_answer, mark_replayed},
-    payer::facts_of_payer,
+    idempotency,
+    json_answer::json_answer,
     service::Service,
     spend_request::{amount, reason},
 };
@@ -21,12 +21,10 @@ use axum::{
 };
 use domain::{
     amount::Tokens,
-    charge::Charge,
     ids::{ChargeId, SagaId},
     ledger::{Command, Outcome},
     saga::{SagaStatus, SagaSubject},
 };
-use ports::ledger::LedgerAnswer;
 use serde::{Deserialize, Serialize};
 use service_kit::{json::StrictJson, problem::Problem};
 use std::sync::Arc;
@@ -44,13 +42,6 @@ pub struct RefundBody {
     tokens: Option<i64>,
 }
 
-/// What is asked for, of a charge that this caller may refund.
-struct Wanted {
-    charge: Charge,
-    tokens: Option<Tokens>,
-    reason: Option<String>,
-}
-
 pub async fn refund(
     State(service): State<Arc<Service>>,
     Spender(caller): Spender,
@@ -63,8 +54,10 @@ pub async fn refund(
     if let Some(text) = &body.reason {
         reason(text)?;
     }
-    let wanted = Wanted { charge: endable(&service, &caller, id).await?, tokens, reason: body.reason };
-    service.to_its_end(refund_once(Arc::clone(&service), keyed, wanted)).await
+    let payer = endable(&service, &caller, id).await?.spec.payer;
+    let saga_id = SagaId::new(payer.shard(), service.clock.now());
+    let command = Command::Refund { saga_id, charge_id: id, tokens, reason: body.reason };
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, payer, accepted)).await
 }
 
 fn positive(tokens: i64) -> Result<Tokens, Problem> {
@@ -72,25 +65,6 @@ fn positive(tokens: i64) -> Result<Tokens, Problem> {
         return Err(Problem::field("tokens", "tokens must be positive"));
     }
     amount("tokens", tokens)
-}
-
-async fn refund_once(service: Arc<Service>, keyed: Option<Keyed>, wanted: Wanted) -> Result<Response, Problem> {
-    let _turn = match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replayed(&stored.outcome),
-    };
-    let Wanted { charge, tokens, reason } = wanted;
-    let payer = charge.spec.payer;
-    let facts = facts_of_payer(&service, payer).await?;
-    let saga_id = SagaId::new(payer.shard(), service.clock.now());
-    let command = Command::Refund { saga_id, charge_id: charge.spec.id, tokens, reason };
-    let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-    match service.writer.write(service.request(payer, command, &facts, idempotency)).await.map_err(|failure| error::write(&failure))? {
-        LedgerAnswer::Decided(outcome) => accepted(&outcome),
-        LedgerAnswer::Replayed(stored) => replayed(&stored.outcome),
-        LedgerAnswer::Mismatch => Err(error::idempotency_mismatch()),
-        LedgerAnswer::InProgress | LedgerAnswer::Resumed(_) => Err(error::idempotency_in_progress()),
-    }
 }
 
 #[derive(Serialize)]
@@ -110,11 +84,5 @@ fn accepted(outcome: &Outcome) -> Result<Response, Problem> {
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/tokens/sagas/{}", saga.id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
-}
-
-fn replayed(outcome: &Outcome) -> Result<Response, Problem> {
-    let mut response = accepted(outcome)?;
-    mark_replayed(&mut response);
     Ok(response)
 }

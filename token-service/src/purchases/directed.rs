@@ -1,12 +1,12 @@
 //! `/api/v1/admin/sagas`: what has not ended, and an operator's word on it.
 
+use super::waking_the_worker;
 use crate::{
     callers::Administrator,
+    change_once::change_once,
     charges::page_limit,
-    error,
-    idempotency::{self, Keyed, Opening},
-    json_answer::{json_answer, mark_replayed},
-    payer::facts_of_payer,
+    error, idempotency,
+    json_answer::json_answer,
     sagas::SagaRecord,
     service::Service,
     spend_request::{reason, required},
@@ -23,7 +23,6 @@ use domain::{
     ledger::{Command, Direction, Outcome},
     saga::Saga,
 };
-use ports::ledger::LedgerAnswer;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     json::{StrictJson, StrictQuery},
@@ -104,41 +103,12 @@ async fn direct(
     let id: SagaId = id.parse().map_err(|_| Problem::field("sagaId", "invalid sagaId"))?;
     let reason = reason(required("reason", body.reason.as_deref())?)?.to_owned();
     let saga = service.ledger.find_saga(id).await.map_err(|failure| error::store(&failure))?.ok_or_else(error::saga_not_found)?;
-    service.to_its_end(direct_once(Arc::clone(&service), keyed, saga, direction, reason)).await
-}
-
-async fn direct_once(
-    service: Arc<Service>,
-    keyed: Option<Keyed>,
-    saga: Saga,
-    direction: Direction,
-    reason: String,
-) -> Result<Response, Problem> {
-    let _turn = match service.open(keyed.as_ref()).await? {
-        Opening::Turn(turn) => turn,
-        Opening::Done(stored) => return replayed(&stored.outcome),
-    };
-    let facts = facts_of_payer(&service, saga.payer).await?;
-    let command = Command::DirectPurchase { saga_id: saga.id, direction, reason };
-    let idempotency = keyed.as_ref().map(|keyed| keyed.completes(Vec::new()));
-    match service.writer.write(service.request(saga.payer, command, &facts, idempotency)).await.map_err(|failure| error::write(&failure))? {
-        LedgerAnswer::Decided(outcome) => {
-            service.purchases_due.notify_one();
-            answer(&outcome)
-        }
-        LedgerAnswer::Replayed(stored) => replayed(&stored.outcome),
-        LedgerAnswer::Mismatch => Err(error::idempotency_mismatch()),
-        LedgerAnswer::InProgress | LedgerAnswer::Resumed(_) => Err(error::idempotency_in_progress()),
-    }
+    let command = Command::DirectPurchase { saga_id: id, direction, reason };
+    let answer = waking_the_worker(&service, answer);
+    service.to_its_end(change_once(Arc::clone(&service), keyed, command, saga.payer, answer)).await
 }
 
 fn answer(outcome: &Outcome) -> Result<Response, Problem> {
     let Outcome::SagaMoved { saga } = outcome else { return Err(error::outcome(outcome)) };
     json_answer(StatusCode::ACCEPTED, &SagaRecord::of(saga))
-}
-
-fn replayed(outcome: &Outcome) -> Result<Response, Problem> {
-    let mut response = answer(outcome)?;
-    mark_replayed(&mut response);
-    Ok(response)
 }
