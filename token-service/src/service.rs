@@ -34,7 +34,6 @@ use service_kit::{problem::Problem, request_context, settings::HotSettings};
 use std::{future::Future, sync::Arc};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
 
 pub struct Service {
     pub ledger: Arc<dyn Ledger>,
@@ -97,12 +96,7 @@ impl Service {
         T: Send + 'static,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
-        let story = story.in_current_span();
-        let told = match request_context::current() {
-            Some(context) => self.stories.spawn(request_context::scope(context, story)),
-            None => self.stories.spawn(story),
-        };
-        told.await.unwrap_or_else(|panicked| Err(Problem::internal(&panicked)))
+        self.stories.spawn(request_context::carried(story)).await.unwrap_or_else(|panicked| Err(Problem::internal(&panicked)))
     }
 
     /// After shutdown began: waits for every story in progress.

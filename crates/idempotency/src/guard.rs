@@ -25,7 +25,6 @@ use service_kit::{identity::Authenticated, json::read_body, problem::Problem, re
 use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long a second request waits for the first one before it is told that it still runs.
@@ -132,7 +131,8 @@ impl Once {
             let response = next.run(request).await;
             self.keep(&attempt, &seed, response).await
         };
-        to_its_end(story).await
+        // As a task of its own: a client that disconnects does not stop it halfway.
+        tokio::spawn(request_context::carried(story)).await.unwrap_or_else(|panicked| Err(Problem::internal(&panicked)))
     }
 
     async fn begin_or_wait(&self, attempt: Attempt) -> Result<Begun, Problem> {
@@ -198,16 +198,6 @@ impl Once {
             metrics::counter!("idempotent_answers_unkept_total", "service" => self.service).increment(1);
         }
     }
-}
-
-/// As a task of its own: a client that disconnects does not stop it halfway.
-async fn to_its_end(story: impl Future<Output = Result<Response, Problem>> + Send + 'static) -> Result<Response, Problem> {
-    let story = story.in_current_span();
-    let told = match request_context::current() {
-        Some(context) => tokio::spawn(request_context::scope(context, story)),
-        None => tokio::spawn(story),
-    };
-    told.await.unwrap_or_else(|panicked| Err(Problem::internal(&panicked)))
 }
 
 fn replay(seed: &Seed, sealed: &[u8]) -> Result<Response, Problem> {

@@ -1,5 +1,7 @@
 //! The signed identity that the gateway and the services pass on: who asks, for which service, valid for half a minute.
 
+mod hs256;
+
 use crate::problem::Problem;
 use axum::{
     Extension, Router,
@@ -69,6 +71,7 @@ impl Identity {
     }
 
     fn from_bytes(secret: &[u8]) -> Self {
+        hs256::install();
         // Only our own algorithm: a token that names another, or none, is refused.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY;

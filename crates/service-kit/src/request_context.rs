@@ -1,7 +1,9 @@
 //! What belongs to the request that a task is serving: its id, path and trace. Set once per request by [`scope`], read anywhere below.
 
 use domain::trace_parent::TraceParent;
+use futures::{FutureExt, future::BoxFuture};
 use std::{future::Future, sync::Arc};
+use tracing::Instrument;
 
 #[derive(Clone, Debug)]
 pub struct RequestContext {
@@ -23,4 +25,13 @@ pub fn current() -> Option<RequestContext> {
 /// Runs the future inside the context.
 pub async fn scope<F: Future>(context: RequestContext, future: F) -> F::Output {
     CURRENT.scope(context, future).await
+}
+
+/// The future as a task of its own is to run it: inside the context and the span of whoever asks for it here.
+pub fn carried<T>(story: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
+    let story = story.in_current_span();
+    match current() {
+        Some(context) => scope(context, story).boxed(),
+        None => story.boxed(),
+    }
 }

@@ -1,6 +1,6 @@
 //! Background tasks: started by name, missed when they end early, cancelled and awaited at shutdown.
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +26,11 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_boxed(name, task.boxed());
+    }
+
+    /// Compiled once, not once per task.
+    fn spawn_boxed(&self, name: &'static str, task: BoxFuture<'static, ()>) {
         let token = self.token.clone();
         self.tracker.spawn(async move {
             let outcome = AssertUnwindSafe(task).catch_unwind().await;

@@ -8,7 +8,7 @@ pub use traces::{parent_of, set_parent};
 use crate::config::ConfigError;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{sync::OnceLock, time::Duration};
-use tracing_subscriber::{EnvFilter, Layer, filter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer, filter, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use domain::trace_parent::TRACE_TARGET;
 
@@ -33,9 +33,9 @@ impl Drop for Guard {
     }
 }
 
-/// Sets up logs, metrics and traces of this process, once, with the level of the settings (`log`, an env-filter).
+/// Sets up logs, metrics and traces of this process, once, with the levels of the settings (`log`).
 pub fn init(service: &str, log: &str) -> Result<Guard, ConfigError> {
-    let filter = EnvFilter::try_new(log).map_err(|error| ConfigError::Invalid {
+    let filter: Targets = log.parse().map_err(|error| ConfigError::Invalid {
         name: "log".into(),
         message: format!("is no log filter such as info or weir=debug: {error}"),
     })?;
