@@ -11,16 +11,17 @@ use ports::{
     Result,
     answers::{ATTEMPT_LEASE_SECS, Answers, Attempt, Begun, GiveUp, Origin},
 };
-use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 use uuid::Uuid;
 
-#[derive(FromRow)]
 struct AnswerRow {
     fingerprint: Vec<u8>,
     seed: Uuid,
     created_at: i64,
     body: Option<Vec<u8>>,
 }
+
+from_row!(AnswerRow { fingerprint, seed, created_at, body });
 
 #[async_trait]
 impl Answers for Embedded {

@@ -3,6 +3,7 @@
 use crate::{
     database::{CacheKib, Database},
     event_log::ReaderGroups,
+    migrations,
 };
 use ports::Clock;
 use sqlx::migrate::Migrator;
@@ -25,9 +26,6 @@ const LOCK_FILE: &str = "weir.lock";
 
 const MAIN_CACHE: CacheKib = CacheKib { writer: 8_192, reader: 1_024 };
 const USAGE_CACHE: CacheKib = CacheKib { writer: 2_048, reader: 1_024 };
-
-static MAIN_MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite/weir");
-static USAGE_MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite/usage");
 
 /// Why the data folder could not be opened.
 #[derive(Debug, Error)]
@@ -132,8 +130,8 @@ impl Embedded {
             migrations.run(database.writer()).await.map_err(|source| OpenError::Migration { file, source })?;
             Ok(database)
         };
-        let main = open(MAIN_FILE, 3, MAIN_CACHE, &MAIN_MIGRATIONS).await?;
-        let usage = open(USAGE_FILE, 2, USAGE_CACHE, &USAGE_MIGRATIONS).await?;
+        let main = open(MAIN_FILE, 3, MAIN_CACHE, &migrations::main()).await?;
+        let usage = open(USAGE_FILE, 2, USAGE_CACHE, &migrations::usage()).await?;
         Ok(Self::of(main, usage, Some(lock), temporary))
     }
 

@@ -19,7 +19,6 @@ use ports::{
     outbox::{Outbox, OutboxRow},
 };
 use serde::Serialize;
-use sqlx::FromRow;
 use std::future;
 
 /// Records of one page of a scan.
@@ -114,7 +113,7 @@ impl Range {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct RecordRow {
     shard: i64,
     seq: i64,
@@ -122,6 +121,8 @@ struct RecordRow {
     trace_parent: Option<String>,
     payload: Vec<u8>,
 }
+
+from_row!(RecordRow { shard, seq, recorded_at, trace_parent, payload });
 
 impl RecordRow {
     fn into_record(self) -> Result<LogRecord> {

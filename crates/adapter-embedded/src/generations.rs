@@ -22,7 +22,6 @@ use ports::{
     generations::{CellPage, Generations},
     usage_store::UsageStore,
 };
-use sqlx::FromRow;
 
 /// Cells read at once, and removed at once.
 const PAGE: u32 = 4_096;
@@ -84,16 +83,17 @@ impl Embedded {
     }
 }
 
-#[derive(Clone, Debug, Default, FromRow)]
+#[derive(Clone, Debug, Default)]
 struct ScannedRow {
     scope: String,
     grain: String,
     bucket: i64,
     dimension: String,
     shard: i64,
-    #[sqlx(flatten)]
     value: ValueRow,
 }
+
+from_row!(ScannedRow { scope, grain, bucket, dimension, shard } with value);
 
 impl ScannedRow {
     fn into_cell(self) -> Result<(CellKey, CellValue)> {

@@ -5,6 +5,9 @@
 //! Rows travel into a statement as one JSON array (`jsonb_each`): one trip to SQLite per table and batch, measured at half
 //! the time of one trip per row.
 
+#[macro_use]
+mod from_row;
+
 mod accounts;
 mod answers;
 mod columns;
@@ -13,6 +16,7 @@ mod database;
 mod event_log;
 mod generations;
 mod ledger;
+mod migrations;
 mod outbox;
 mod rate_limits;
 mod replays;

@@ -12,7 +12,6 @@ use ports::{
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use serde::Serialize;
-use sqlx::FromRow;
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
@@ -116,7 +115,7 @@ fn divide(leases: &mut [LeaseRow], owner: Uuid, now: i64, until: i64, share: u32
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct EventRow {
     shard: i64,
     seq: i64,
@@ -129,6 +128,8 @@ struct EventRow {
     seen: Option<Vec<u8>>,
     payload: Vec<u8>,
 }
+
+from_row!(EventRow { shard, seq, epoch, event_id, kind, tenant, occurred_at, trace_parent, seen, payload });
 
 impl EventRow {
     fn into_outbox_row(self) -> Result<OutboxRow> {
@@ -147,14 +148,16 @@ impl EventRow {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct HeadRow {
     shard: i64,
     last_seq: i64,
     published_through: i64,
 }
 
-#[derive(Debug, FromRow, Serialize)]
+from_row!(HeadRow { shard, last_seq, published_through });
+
+#[derive(Debug, Serialize)]
 struct LeaseRow {
     shard: i64,
     owner: Option<Uuid>,
@@ -162,6 +165,8 @@ struct LeaseRow {
     fencing: i64,
     published_through: i64,
 }
+
+from_row!(LeaseRow { shard, owner, lease_until, fencing, published_through });
 
 #[derive(Debug, Serialize)]
 struct Mark {

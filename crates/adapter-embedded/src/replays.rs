@@ -14,7 +14,6 @@ use ports::{
     Result,
     replays::{Replaced, Replays, StoredReplay},
 };
-use sqlx::FromRow;
 use uuid::Uuid;
 
 #[async_trait]
@@ -70,7 +69,7 @@ impl Replays for Embedded {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct Row {
     id: Uuid,
     version: i64,
@@ -78,6 +77,8 @@ struct Row {
     started_at_micros: i64,
     document: String,
 }
+
+from_row!(Row { id, version, generation, started_at_micros, document });
 
 impl Row {
     fn into_stored(self) -> Result<StoredReplay> {

@@ -12,7 +12,7 @@ use ports::{
     Result,
     settings::{SettingsStore, SettingsVersion},
 };
-use sqlx::{FromRow, SqliteConnection, SqliteExecutor};
+use sqlx::{SqliteConnection, SqliteExecutor};
 use std::{pin::pin, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
@@ -105,13 +105,15 @@ async fn insert(
     Ok(())
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct VersionRow {
     version: i64,
     author: String,
     at: i64,
     change: Option<String>,
 }
+
+from_row!(VersionRow { version, author, at, change });
 
 impl VersionRow {
     fn into_version(self) -> Result<SettingsVersion> {

@@ -18,7 +18,7 @@ use ports::{
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
 use serde::Serialize;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 /// Rows per statement, which bounds the memory that their JSON takes.
@@ -203,7 +203,7 @@ impl CellRef {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, FromRow)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ValueRow {
     tokens: i64,
     requests: i64,
@@ -212,6 +212,8 @@ pub(crate) struct ValueRow {
     cost_minor_units: i64,
     last_seq: i64,
 }
+
+from_row!(ValueRow { tokens, requests, denied, refunded, cost_minor_units, last_seq });
 
 impl ValueRow {
     const fn of(value: &CellValue) -> Self {
@@ -227,14 +229,15 @@ impl From<ValueRow> for CellValue {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct CellRow {
     bucket: i64,
     dimension: String,
     shard: i64,
-    #[sqlx(flatten)]
     value: ValueRow,
 }
+
+from_row!(CellRow { bucket, dimension, shard } with value);
 
 impl CellRow {
     fn into_cell(self, scope: &RollupScope, grain: Grain) -> Result<(CellKey, CellValue)> {

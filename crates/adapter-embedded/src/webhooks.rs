@@ -12,10 +12,9 @@ use ports::{
     Result,
     webhooks::{Delivery, DeliveryOutcome, DeliveryStatus, Tidings, Webhook, Webhooks},
 };
-use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 use uuid::Uuid;
 
-#[derive(FromRow)]
 struct WebhookRow {
     id: Uuid,
     payer_kind: String,
@@ -25,6 +24,8 @@ struct WebhookRow {
     created_at: i64,
 }
 
+from_row!(WebhookRow { id, payer_kind, tenant, url, secret, created_at });
+
 impl WebhookRow {
     fn webhook(self) -> Result<Webhook> {
         let secret = self.secret.try_into().map_err(|_| corrupt("webhook.secret is not 32 bytes"))?;
@@ -33,7 +34,6 @@ impl WebhookRow {
     }
 }
 
-#[derive(FromRow)]
 struct OutcomeRow {
     event_id: Uuid,
     body: String,
@@ -44,6 +44,8 @@ struct OutcomeRow {
     error: Option<String>,
 }
 
+from_row!(OutcomeRow { event_id, body, status, attempts, due_at, answered, error });
+
 impl OutcomeRow {
     fn delivery(self, webhook_id: Uuid, created_at: i64) -> Result<Delivery> {
         let status = DeliveryStatus::parse(&self.status).ok_or_else(|| corrupt(format!("delivery status {:?}", self.status)))?;
@@ -53,22 +55,21 @@ impl OutcomeRow {
     }
 }
 
-#[derive(FromRow)]
 struct DeliveryRow {
     webhook_id: Uuid,
     created_at: i64,
-    #[sqlx(flatten)]
     outcome: OutcomeRow,
 }
 
-#[derive(FromRow)]
+from_row!(DeliveryRow { webhook_id, created_at } with outcome);
+
 struct DueRow {
-    #[sqlx(flatten)]
     webhook: WebhookRow,
     queued_at: i64,
-    #[sqlx(flatten)]
     outcome: OutcomeRow,
 }
+
+from_row!(DueRow { queued_at } with webhook, outcome);
 
 #[async_trait]
 impl Webhooks for Embedded {

@@ -19,9 +19,8 @@ use std::{
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A broker that brings nothing for this long while records are missing is away.
+/// A broker that answers nothing for this long, or brings nothing while records are missing, is away. Long: an audit of minutes is not
+/// to be lost to one busy moment.
 const STALL: Duration = Duration::from_secs(30);
 
 const RECORDS_PER_BATCH: usize = 2_000;
@@ -104,14 +103,14 @@ fn missing_part(
     topic: &str,
     starts: &HashMap<i32, i64>,
 ) -> Result<(TopicPartitionList, HashMap<i32, i64>)> {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unavailable)?;
+    let metadata = consumer.fetch_metadata(Some(topic), STALL).map_err(unavailable)?;
     let partitions = metadata.topics().iter().find(|found| found.name() == topic).map_or(&[][..], |found| found.partitions());
     if partitions.is_empty() {
         return Err(because("the topic does not exist; run `weir migrate`"));
     }
     let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
     for partition in partitions.iter().map(|partition| partition.id()) {
-        let (beginning, end) = watermarks(consumer, topic, partition, REQUEST_TIMEOUT)?;
+        let (beginning, end) = watermarks(consumer, topic, partition, STALL)?;
         ends.insert(partition, end);
         let start = starts.get(&partition).copied().unwrap_or(0).max(beginning);
         if start < end {

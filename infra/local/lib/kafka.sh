@@ -41,7 +41,7 @@ kafka_launch() {
   format_kafka_log
   directory=$(kafka_directory)
   write_kafka_settings "$directory"
-  mapfile -d '' command < <(kafka_java "$directory" -Xms256m -Xmx512m -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
+  mapfile -d '' command < <(kafka_java "$directory" -Xms256m -Xmx1g -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
     kafka.Kafka "$directory/server.properties")
   launch kafka "${command[@]}"
 }

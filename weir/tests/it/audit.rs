@@ -30,7 +30,7 @@ async fn a_small_history(setup: &Setup) -> Uuid {
         admin.send(Method::POST, "/api/v1/tokens/consume", Some(&consume), headers).await.expect(200);
     }
     let counted = |answer: &crate::harness::Answer| answer.body["totalTokens"] == json!(60);
-    crate::harness::eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(30), counted).await;
+    crate::harness::eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     assert_eq!(process.interrupt(), Some(0));
     user
 }

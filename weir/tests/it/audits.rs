@@ -4,10 +4,8 @@ use crate::harness::{Client, Setup, World, eventually};
 use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
 use uuid::Uuid;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Customer {
     admin: Client,
@@ -39,7 +37,7 @@ impl Customer {
     async fn counted(&self, tokens: i64, refunded: i64) {
         let path = format!("/api/v1/analytics/orgs/{}/report?grain=day", self.org);
         let counted = |body: &Value| body["totals"]["tokens"] == tokens && body["totals"]["refunded"] == refunded;
-        eventually(&self.owner, &path, PATIENCE, |answer| counted(&answer.body)).await;
+        eventually(&self.owner, &path, |answer| counted(&answer.body)).await;
     }
 }
 

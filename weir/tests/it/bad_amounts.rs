@@ -3,7 +3,6 @@
 
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// 2^53 − 1, the largest amount there is.
@@ -101,7 +100,7 @@ async fn an_expired_hold_is_released_no_more_and_settled_late(admin: &Client) {
     let customer = Customer::with(admin, 100).await;
     let charge = customer.hold(40, 1).await;
     let swept = |answer: &Answer| answer.body["status"] == "EXPIRED";
-    eventually(&customer.client, &format!("/api/v1/tokens/charges/{charge}"), Duration::from_secs(60), swept).await;
+    eventually(&customer.client, &format!("/api/v1/tokens/charges/{charge}"), swept).await;
     for _ in 0..2 {
         let released = customer.release(&charge).await.expect(200);
         assert_eq!((&released.body["status"], &released.body["returned"]), (&json!("EXPIRED"), &json!(40)));

@@ -41,7 +41,7 @@ async fn foreign_records_are_set_aside_and_stop_nobody() {
     }
     admin.post("/api/v1/tokens/consume", json!({"userId": user, "provider": "openai", "tokens": 7})).await.expect(200);
     let counted = |answer: &Answer| answer.body["totalTokens"] == json!(12);
-    eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(20), counted).await;
+    eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     let report = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!((&report.body["clean"], &report.body["totals"]["deadLetters"]), (&json!(true), &json!(3)), "{:#}", report.body);
 }
@@ -71,7 +71,7 @@ async fn a_gap_in_the_log_is_alarmed_and_healed_from_the_outbox() {
     pool.close().await;
     let _relay = setup.clone().roles("outbox-relay").start();
     let counted = |answer: &Answer| answer.body["totalTokens"] == json!(7);
-    eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(30), counted).await;
+    eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     let metrics = admin.get("/metrics").await;
     let alarmed = |line: &str| line.starts_with("projection_gap_total") && !line.ends_with(" 0");
     assert!(metrics.body.as_str().unwrap().lines().any(alarmed), "the gap raised no alarm");
@@ -111,7 +111,7 @@ async fn a_record_that_was_damaged_on_its_way_is_redriven_and_a_foreign_one_drop
     let mut relaying = relay.start();
     let counted = async |tokens: i64| {
         let counted = |answer: &Answer| answer.body["totalTokens"] == json!(tokens);
-        eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(20), counted).await;
+        eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     };
     counted(5).await;
     relaying.kill();
@@ -193,7 +193,7 @@ async fn a_damaged_row_of_the_embedded_log_is_edited_and_redriven() {
     let process = setup.start();
     let admin = process.client();
     let waits = |answer: &Answer| answer.body["items"][0]["seq"] == json!(3);
-    let listed = eventually(&admin, LETTERS, Duration::from_secs(20), waits).await;
+    let listed = eventually(&admin, LETTERS, waits).await;
     let id = listed.body["items"][0]["id"].as_str().unwrap();
     assert_eq!(id, format!("{shard}-3"));
     let refused = admin.post(&format!("{LETTERS}/{id}/redrive"), json!({})).await.expect(422);
@@ -208,6 +208,6 @@ async fn a_damaged_row_of_the_embedded_log_is_edited_and_redriven() {
     let (code, redriven) = dlq(&setup, &["redrive", id]);
     assert_eq!((code, &redriven[0]["status"], &redriven[0]["seq"]), (Some(0), &json!("REDRIVEN"), &json!(3)));
     let counted = |answer: &Answer| answer.body["totalTokens"] == json!(7);
-    eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(20), counted).await;
+    eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     assert_audit(&admin, true).await;
 }

@@ -2,10 +2,7 @@
 
 use crate::harness::{Answer, Process, Setup, World, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn stages<'a>(answer: &'a Answer, stage: &str, field: &str) -> Vec<&'a Value> {
     answer.body["events"].as_array().unwrap().iter().map(|event| &event[stage][field]).collect()
@@ -37,7 +34,7 @@ async fn a_charge_tells_where_it_came_to(process: &Process) {
 
     member_client.post("/api/v1/tokens/settle", json!({"chargeId": held, "tokens": 70})).await.expect(200);
     let counted = |answer: &Answer| stages(answer, "rollups", "status") == [&json!("NOT_COUNTED"), &json!("COUNTED")];
-    let told = eventually(&admin, &path, PATIENCE, counted).await;
+    let told = eventually(&admin, &path, counted).await;
     let kinds: Vec<_> = told.body["events"].as_array().unwrap().iter().map(|event| (&event["type"], &event["tokens"])).collect();
     assert_eq!(kinds, [(&json!("CHARGE_HELD"), &json!(50)), (&json!("CHARGE_SETTLED"), &json!(70))]);
     assert_eq!(stages(&told, "raw", "status"), [&json!("STORED"); 2]);

@@ -3,13 +3,10 @@
 
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use serde_json::json;
-use std::time::Duration;
 use uuid::Uuid;
 
 const HOLDS: i64 = 30;
 /// Of the sweeper's lease, and some more on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// How many holds the process has ended because their time was over.
 async fn expired(process: &Process) -> i64 {
     let metrics = process.client().get("/metrics").await.expect(200);
@@ -41,7 +38,7 @@ async fn overdue_holds_are_ended_by_one_process_and_by_another_when_that_is_kill
     let all_back = |answer: &Answer| answer.body["held"] == 0 && answer.body["remainingTokens"] == 1_000;
 
     hold(&admin, user, &[one, other]).await;
-    eventually(&admin, &quota, PATIENCE, all_back).await;
+    eventually(&admin, &quota, all_back).await;
     let ended = [expired(one).await, expired(other).await];
     assert!(ended == [HOLDS, 0] || ended == [0, HOLDS], "each hold was ended once, all by one process: {ended:?}");
 
@@ -49,7 +46,7 @@ async fn overdue_holds_are_ended_by_one_process_and_by_another_when_that_is_kill
     dead.kill();
     let admin = alive.client();
     hold(&admin, user, &[alive]).await;
-    eventually(&admin, &quota, PATIENCE, all_back).await;
+    eventually(&admin, &quota, all_back).await;
     assert_eq!(expired(alive).await, HOLDS);
     let audit = admin.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(audit.body["clean"], true, "{:#}", audit.body);
@@ -73,7 +70,7 @@ async fn a_forgotten_hold_ends_and_may_still_be_settled(process: &Process) {
     };
     let reserve = json!({"provider": "openai", "tokens": 100, "ttlSeconds": 1});
     let charge = client.post("/api/v1/tokens/reserve", reserve).await.expect(201).str("chargeId");
-    eventually(&client, quota, PATIENCE, stands(0, 1_000, 0)).await;
+    eventually(&client, quota, stands(0, 1_000, 0)).await;
 
     let released = client.post("/api/v1/tokens/release", json!({"chargeId": charge})).await.expect(200);
     assert_eq!(released.body["status"], "EXPIRED");

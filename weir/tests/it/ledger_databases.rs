@@ -80,7 +80,7 @@ async fn shards_move_to_another_database_while_customers_spend_and_the_audit_is_
     assert_eq!(String::from_utf8_lossy(&listed.stdout), "database 0: shards 7, 32-63\ndatabase 1: shards 0-6, 8-31\n");
     // The relay followed the shards: every event of both databases is reported.
     let counted = move |answer: &crate::harness::Answer| answer.body["totalTokens"] == json!(total);
-    eventually(&admin, "/api/v1/analytics/report?provider=openai", Duration::from_secs(30), counted).await;
+    eventually(&admin, "/api/v1/analytics/report?provider=openai", counted).await;
     let report = run(&setup, &["audit", "--json"]);
     assert_eq!(report["clean"], json!(true), "{report:#}");
     assert_eq!(process.interrupt(), Some(0));

@@ -1,6 +1,6 @@
 //! The quota as a stream, and a threshold told to a webhook, on both sets of stores.
 
-use crate::harness::{Client, Process, Setup, World};
+use crate::harness::{Client, PATIENCE, Process, Setup, World};
 use axum::{
     Router,
     body::Bytes,
@@ -13,13 +13,8 @@ use futures::StreamExt;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 use uuid::Uuid;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One event of a stream.
 #[derive(Debug)]
@@ -112,11 +107,11 @@ async fn a_threshold_is_told(process: &Process) {
 
     let log = format!("/api/v1/tokens/webhooks/{id}/deliveries");
     let delivered = |answer: &crate::harness::Answer| answer.body["items"][0]["status"] == "DELIVERED";
-    let deliveries = crate::harness::eventually(&client, &log, PATIENCE, delivered).await;
+    let deliveries = crate::harness::eventually(&client, &log, delivered).await;
     assert_eq!((&deliveries.body["items"][0]["attempts"], &deliveries.body["items"][0]["answered"]), (&json!(2), &json!(204)));
     let event = deliveries.body["items"][0]["eventId"].as_str().unwrap().to_owned();
     client.post(&format!("{log}/{event}/redeliver"), json!({})).await.expect(202);
-    crate::harness::eventually(&client, &log, PATIENCE, delivered).await;
+    crate::harness::eventually(&client, &log, delivered).await;
     let calls = received.lock().unwrap().clone();
     assert_eq!(calls.len(), 3, "refused, taken, and once more because it was asked for");
     calls.iter().for_each(|(headers, body)| is_signed(headers, body, &secret));
@@ -176,7 +171,7 @@ async fn the_thresholds_of_a_pool_are_told(process: &Process, of_an_org: bool) {
         let items = answer.body["items"].as_array().unwrap();
         items.len() == 4 && items.iter().all(|item| item["status"] == "DELIVERED")
     };
-    crate::harness::eventually(&client, &log, PATIENCE, all_delivered).await;
+    crate::harness::eventually(&client, &log, all_delivered).await;
     let bodies: Vec<Value> = received.lock().unwrap().iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
     let is_of_the_pool = |body: &Value| {
         let data = &body["data"];

@@ -2,7 +2,6 @@
 
 use crate::harness::{Answer, Process, Setup, World, eventually};
 use serde_json::json;
-use std::time::Duration;
 use uuid::Uuid;
 
 async fn money_is_counted_and_limited(process: &Process, setup: &Setup) {
@@ -38,7 +37,7 @@ async fn money_is_counted_and_limited(process: &Process, setup: &Setup) {
 
     let counted = |answer: &Answer| answer.body["totals"]["costMinorUnits"] == json!(3_500);
     let report = format!("/api/v1/analytics/orgs/{org}/report?grain=minute&groupBy=user");
-    let report = eventually(&owner_client, &report, Duration::from_secs(20), counted).await;
+    let report = eventually(&owner_client, &report, counted).await;
     let costs: Vec<_> = report.body["groups"].as_array().unwrap().iter().map(|group| (&group["key"], &group["costMinorUnits"])).collect();
     assert_eq!(costs, [(&json!(member), &json!(1_500)), (&json!(owner), &json!(2_000))]);
 

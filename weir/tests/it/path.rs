@@ -2,7 +2,6 @@
 
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// The whole story, told to whatever process is running.
@@ -115,7 +114,7 @@ async fn reports(owner: &Client, stranger: &Client, org: &str, member: Uuid) {
     let counted = |answer: &Answer| {
         promised(answer) && answer.body["totals"]["requests"] == json!(3) && answer.body["totals"]["denied"].as_i64() >= Some(2)
     };
-    let report = eventually(owner, &path, Duration::from_secs(20), counted).await;
+    let report = eventually(owner, &path, counted).await;
     let tokens = report.body["totals"]["tokens"].as_i64().unwrap();
     assert!(tokens > 150, "{:#}", report.body);
     let groups = report.body["groups"].as_array().unwrap();

@@ -2,12 +2,9 @@
 
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Of a claim, and some more on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// The stubs as a process of their own, which nobody kills.
 struct Processor {
     _process: Process,
@@ -37,7 +34,7 @@ async fn catalogue(admin: &Client) {
 
 async fn ended(client: &Client, saga: &str) -> Vec<String> {
     let is_end = |answer: &Answer| ["COMPLETED", "FAILED"].contains(&answer.body["status"].as_str().unwrap());
-    let told = eventually(client, &format!("/api/v1/tokens/purchase/{saga}"), PATIENCE, is_end).await;
+    let told = eventually(client, &format!("/api/v1/tokens/purchase/{saga}"), is_end).await;
     told.body["steps"].as_array().unwrap().iter().map(|step| step["status"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -75,7 +72,7 @@ async fn what_is_paid_is_in_the_pool(setup: &Setup, processor: &Processor) {
         let saga = purchase(&client).await;
         let waits = if call == "authorise" { "STARTED" } else { "TOKENS_ALLOCATED" };
         let path = format!("/api/v1/tokens/sagas/{saga}");
-        eventually(&client, &path, PATIENCE, |answer| answer.body["status"] == waits).await;
+        eventually(&client, &path, |answer| answer.body["status"] == waits).await;
         process.kill();
         process = setup.start();
         assert_eq!(ended(&client, &saga).await, GOOD, "killed during {call}");

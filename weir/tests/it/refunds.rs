@@ -3,10 +3,8 @@
 use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const REFUND: &str = "/api/v1/tokens/refund";
 
 struct Customer {
@@ -35,7 +33,7 @@ impl Customer {
     }
 
     async fn completed(&self, saga: &str) -> Answer {
-        eventually(&self.owner, &format!("/api/v1/tokens/sagas/{saga}"), PATIENCE, |answer| answer.body["status"] == "COMPLETED").await
+        eventually(&self.owner, &format!("/api/v1/tokens/sagas/{saga}"), |answer| answer.body["status"] == "COMPLETED").await
     }
 
     async fn is_clean(&self) {

@@ -8,8 +8,6 @@ use std::{path::Path, process::Output, time::Duration};
 use uuid::Uuid;
 
 const REPLAY: &str = "/api/v1/admin/replay";
-const PATIENCE: Duration = Duration::from_secs(60);
-
 async fn grant(admin: &Client, user: Uuid) {
     let grant = json!({"userId": user, "provider": "openai", "tokens": 9_000_000, "reason": "test"});
     admin.post("/api/v1/admin/pools/grant", grant).await.expect(201);
@@ -25,7 +23,7 @@ async fn consume(admin: &Client, user: Uuid, times: usize) {
 
 async fn counted(admin: &Client, tokens: i64) {
     let counted = |answer: &crate::harness::Answer| answer.body["totalTokens"] == json!(tokens);
-    eventually(admin, "/api/v1/analytics/report?provider=openai", PATIENCE, counted).await;
+    eventually(admin, "/api/v1/analytics/report?provider=openai", counted).await;
 }
 
 async fn assert_clean(admin: &Client) {
@@ -36,7 +34,7 @@ async fn assert_clean(admin: &Client) {
 /// Waits until the replay does not run any more.
 async fn ended(admin: &Client, id: &str) -> Value {
     let ended = |answer: &crate::harness::Answer| answer.status == 200 && answer.body["status"] != json!("RUNNING");
-    eventually(admin, &format!("{REPLAY}/{id}"), PATIENCE, ended).await.body
+    eventually(admin, &format!("{REPLAY}/{id}"), ended).await.body
 }
 
 async fn started(admin: &Client, body: Value) -> String {

@@ -3,7 +3,6 @@
 use crate::harness::{ADMIN_KEY, Client, Process, Setup, World, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
 const EVENTS: &str = "/api/v1/events";
@@ -65,7 +64,7 @@ async fn usage_is_told_booked_and_reported(process: &Process, audited: &Client) 
         format!("/api/v1/analytics/usage?provider=openai&userId={user}&limit=5&from={from}&to={to}")
     };
     let then = usage(now - chrono::TimeDelta::days(32), now - chrono::TimeDelta::days(30));
-    eventually(&admin, &then, Duration::from_secs(30), |answer| answer.body["count"] == 1).await;
+    eventually(&admin, &then, |answer| answer.body["count"] == 1).await;
     let report = audited.post("/api/v1/admin/audit", json!({})).await.expect(200);
     assert_eq!(report.body["clean"], true, "{:#}", report.body);
 }

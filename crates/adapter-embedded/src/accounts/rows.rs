@@ -12,10 +12,10 @@ use ports::{
     Result,
     accounts::{ApiKey, KeyHash, Member, Org},
 };
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(super) struct KeyRow {
     id: Uuid,
     user_id: Option<Uuid>,
@@ -26,6 +26,8 @@ pub(super) struct KeyRow {
     created_at: i64,
     expires_at: Option<i64>,
 }
+
+from_row!(KeyRow { id, user_id, name, scopes, providers, org_ids, created_at, expires_at });
 
 impl KeyRow {
     pub(super) fn into_key(self) -> Result<ApiKey> {
@@ -59,12 +61,14 @@ pub(super) async fn put_key(connection: &mut SqliteConnection, key: &ApiKey, has
     Ok(())
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(super) struct OrgRow {
     id: Uuid,
     name: String,
     created_at: i64,
 }
+
+from_row!(OrgRow { id, name, created_at });
 
 impl OrgRow {
     pub(super) fn into_org(self) -> Result<Org> {
@@ -72,11 +76,13 @@ impl OrgRow {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(super) struct MemberRow {
     user_id: Uuid,
     role: String,
 }
+
+from_row!(MemberRow { user_id, role });
 
 impl MemberRow {
     pub(super) fn into_member(self) -> Result<Member> {

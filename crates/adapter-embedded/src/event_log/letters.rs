@@ -11,7 +11,6 @@ use ports::{
     event_log::{DeadLetter, KeptLetter, LetterAct},
 };
 use serde::Serialize;
-use sqlx::FromRow;
 use std::collections::HashMap;
 
 pub(super) async fn bury(embedded: &Embedded, letters: &[DeadLetter]) -> Result<()> {
@@ -54,7 +53,7 @@ pub(super) async fn act(embedded: &Embedded, (shard, offset): (Shard, i64), act:
     commit(transaction).await
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct StoredLetter {
     shard: i64,
     log_offset: i64,
@@ -64,6 +63,8 @@ struct StoredLetter {
     buried_at: i64,
     last_buried_at: i64,
 }
+
+from_row!(StoredLetter { shard, log_offset, seq, reason, value, buried_at, last_buried_at });
 
 impl StoredLetter {
     fn into_kept(self, acts: Vec<LetterAct>) -> Result<KeptLetter> {

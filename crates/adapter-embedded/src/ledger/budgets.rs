@@ -11,11 +11,11 @@ use domain::{
 };
 use ports::Result;
 use serde::Serialize;
-use sqlx::{FromRow, SqliteExecutor};
+use sqlx::SqliteExecutor;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
 pub(super) struct BudgetRow {
     payer_kind: String,
     tenant: Uuid,
@@ -33,6 +33,24 @@ pub(super) struct BudgetRow {
     used: i64,
     held: i64,
 }
+
+from_row!(BudgetRow {
+    payer_kind,
+    tenant,
+    member,
+    provider,
+    unit,
+    period,
+    shard,
+    most,
+    time_zone,
+    thresholds,
+    reached,
+    starts_at,
+    ends_at,
+    used,
+    held
+});
 
 /// Whose budgets are wanted.
 #[derive(Serialize)]

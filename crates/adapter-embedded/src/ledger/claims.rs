@@ -14,7 +14,7 @@ use ports::{
     ledger::{CLAIM_LEASE_SECS, Claim, Idempotency, IdempotencyKey, LedgerAnswer, LedgerRequest, StoredAnswer},
 };
 use serde::Serialize;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -115,7 +115,7 @@ struct KeyRef<'a> {
     key: &'a str,
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct FoundRow {
     scope: String,
     key: String,
@@ -125,6 +125,8 @@ struct FoundRow {
     context: Vec<u8>,
     outcome: String,
 }
+
+from_row!(FoundRow { scope, key, fingerprint, lease_until, charge_id, context, outcome });
 
 impl FoundRow {
     fn into_claim(self) -> Result<(IdempotencyKey, StoredClaim)> {

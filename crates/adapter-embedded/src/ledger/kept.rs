@@ -4,19 +4,21 @@ use super::apply::load_charges;
 use crate::{columns::from_json, database::failed};
 use domain::ids::ChargeId;
 use ports::{Result, ledger::KeptAnswer};
-use sqlx::{FromRow, SqlitePool};
+use sqlx::SqlitePool;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
 const PAGE: u32 = 500;
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct KeptRow {
     scope: String,
     key: String,
     charge_id: Uuid,
     outcome: String,
 }
+
+from_row!(KeptRow { scope, key, charge_id, outcome });
 
 pub(super) async fn scan(readers: &SqlitePool, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
     let mut after = (String::new(), String::new());

@@ -10,7 +10,7 @@ use domain::{
 };
 use ports::{Result, ledger::LedgerRequest};
 use serde::Serialize;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -74,12 +74,14 @@ impl Numbering {
     }
 }
 
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
 pub(super) struct HeadRow {
     shard: i64,
     last_seq: i64,
     epoch: i32,
 }
+
+from_row!(HeadRow { shard, last_seq, epoch });
 
 #[derive(Debug, Serialize)]
 pub(super) struct EventRow {

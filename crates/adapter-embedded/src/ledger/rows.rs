@@ -10,10 +10,9 @@ use domain::{
 };
 use ports::{Result, StoreError};
 use serde::Serialize;
-use sqlx::FromRow;
 use uuid::Uuid;
 
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
 pub(super) struct ChargeRow {
     shard: u8,
     id: Uuid,
@@ -40,6 +39,33 @@ pub(super) struct ChargeRow {
     expires_at: Option<i64>,
     seq: i64,
 }
+
+from_row!(ChargeRow {
+    shard,
+    id,
+    payer_kind,
+    tenant,
+    user_id,
+    key_id,
+    provider,
+    model,
+    metadata,
+    status,
+    held,
+    settled,
+    refunded,
+    debt,
+    from_allowance,
+    from_purchased,
+    cost,
+    currency,
+    period_start,
+    late,
+    created_at,
+    settled_at,
+    expires_at,
+    seq
+});
 
 impl ChargeRow {
     pub(super) fn of(charge: &Charge) -> Result<Self> {
@@ -111,7 +137,7 @@ fn cost(minor_units: Option<i64>, currency: Option<String>) -> Result<Option<Cos
     Ok(Some(Cost { minor_units: tokens(minor_units)?, currency }))
 }
 
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
 pub(super) struct PoolRow {
     payer_kind: String,
     tenant: Uuid,
@@ -132,6 +158,27 @@ pub(super) struct PoolRow {
     marks: Option<String>,
     updated_at: i64,
 }
+
+from_row!(PoolRow {
+    payer_kind,
+    tenant,
+    provider,
+    shard,
+    allowance,
+    period,
+    time_zone,
+    purchased_granted,
+    purchased_settled,
+    purchased_held,
+    debt,
+    period_starts_at,
+    period_ends_at,
+    period_granted,
+    period_settled,
+    period_held,
+    marks,
+    updated_at
+});
 
 impl PoolRow {
     pub(super) fn of(pool: &Pool) -> Result<Self> {
@@ -207,7 +254,7 @@ impl<'a> PoolRef<'a> {
 }
 
 /// A period that is not the current one of its pool.
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
 pub(super) struct PeriodRow {
     payer_kind: String,
     tenant: Uuid,
@@ -219,6 +266,8 @@ pub(super) struct PeriodRow {
     settled: i64,
     held: i64,
 }
+
+from_row!(PeriodRow { payer_kind, tenant, provider, starts_at, shard, ends_at, granted, settled, held });
 
 impl PeriodRow {
     pub(super) fn of(key: &PoolKey, period: &PoolPeriod) -> Self {

@@ -7,15 +7,17 @@ use crate::{
 use domain::{ids::SagaId, saga::Saga};
 use ports::{Result, ledger::ClaimedSaga};
 use serde::Serialize;
-use sqlx::{FromRow, SqliteExecutor};
+use sqlx::SqliteExecutor;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(super) struct StoredSaga {
     state: String,
     claim: i64,
 }
+
+from_row!(StoredSaga { state, claim });
 
 impl StoredSaga {
     pub(super) fn saga(self) -> Result<Saga> {
