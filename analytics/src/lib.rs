@@ -47,6 +47,7 @@ pub fn start(deps: Deps, tasks: &Tasks) -> Router {
         store: Arc::clone(&deps.stores.usage_store),
         group: deps.group,
         limits: deps.limits,
+        clock: deps.clock.clone(),
         progress: progress.clone(),
         shutdown: tasks.token(),
     };

@@ -19,7 +19,7 @@ use flush::Writer;
 pub use flush::causes;
 pub use lag::Progress;
 use ports::{
-    Result, StoreError,
+    Clock, Result, StoreError,
     event_log::{EventLog, LogEvent, LogReader, LogRecord},
     outbox::Outbox,
     usage_store::{Generation, UsageStore},
@@ -78,6 +78,7 @@ pub struct Projection {
     pub store: Arc<dyn UsageStore>,
     pub group: String,
     pub limits: Limits,
+    pub clock: Clock,
     pub progress: Progress,
     pub shutdown: CancellationToken,
 }
@@ -171,6 +172,7 @@ struct Cycle {
     projector: Projector,
     writer: Writer,
     limits: Limits,
+    clock: Clock,
     /// Shards whose stored state is still to be loaded.
     assigned: Option<Vec<Shard>>,
     lanes: Vec<Lane>,
@@ -195,6 +197,7 @@ impl Cycle {
             projector,
             writer,
             limits: projection.limits,
+            clock: projection.clock.clone(),
             assigned: None,
             lanes: (0..LANES).map(|number| Lane { number, in_flight: None, in_flight_events: 0, flushed_at: now }).collect(),
             backlog: false,
@@ -223,7 +226,7 @@ impl Cycle {
         }
         self.heal_when_due().await?;
         let event = self.reader.poll(POLL).await?;
-        self.backlog = matches!(&event, LogEvent::Records(records) if is_backlog(records, Utc::now()));
+        self.backlog = matches!(&event, LogEvent::Records(records) if is_backlog(records, self.clock.now()));
         match event {
             LogEvent::Records(records) => self.projector.take(records).await?,
             LogEvent::Assigned(shards) => {
