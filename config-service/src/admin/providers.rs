@@ -1,10 +1,7 @@
 //! `/api/v1/admin/providers`: the upstream APIs that may be named. Only administrators say where calls go; no caller ever gives a URL.
 
 use super::{change, deleted, listed, load, missing, written};
-use crate::{
-    Service,
-    error::{Administrator, conflict},
-};
+use crate::{Service, error::Administrator};
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
@@ -49,18 +46,13 @@ pub async fn put(
     Ok(written(&effect, provider.as_str(), &settings))
 }
 
-/// Refused while a limit names the provider: that limit would be left without anything to limit.
+/// Refused while a limit or a plan names the provider.
 pub async fn delete(
     State(service): State<Service>,
     Administrator(caller): Administrator,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let provider = parse(&name)?;
-    let settings = load(&service).await?;
-    let using = settings.limits.iter().find(|(_, limit)| limit.provider.as_ref() == Some(&provider));
-    if let Some((limit, _)) = using {
-        return Err(conflict(format!("the limit {limit} names this provider: delete or change it first")));
-    }
     deleted(change(&service, &caller, SettingsChange::DeleteProvider { provider }).await?, "provider")
 }
 

@@ -55,6 +55,10 @@ pub enum SettingsConflict {
     NoCurrency,
     #[error("the price {0} begins at the same moment for the same model: change or delete it")]
     SameBeginning(String),
+    #[error("the {kind} {name} names this provider: delete or change it first")]
+    InUse { kind: &'static str, name: String },
+    #[error("there is no provider {0} any more")]
+    NoProvider(Provider),
 }
 
 impl Settings {
@@ -84,9 +88,14 @@ impl Settings {
     }
 
     /// The currency is set once, before the first price: totals of charges in two units could not be added. Of the prices of a model one
-    /// begins at a time.
+    /// begins at a time. A provider stays while something names it: a limit would be left without anything to limit, a plan with nothing
+    /// to sell. Asked here, and not only at the edge, since two administrators may change both at once.
     fn conflict(&self, change: &SettingsChange) -> Option<SettingsConflict> {
+        if let Some(provider) = named(change).filter(|provider| !self.providers.contains_key(*provider)) {
+            return Some(SettingsConflict::NoProvider(provider.clone()));
+        }
         match change {
+            SettingsChange::DeleteProvider { provider } => self.user_of(provider),
             SettingsChange::PutMoney { money } => self.money.filter(|known| known != money).map(|_| SettingsConflict::CurrencyIsSet),
             SettingsChange::PutPrice { .. } | SettingsChange::PutPlan { .. } if self.money.is_none() => Some(SettingsConflict::NoCurrency),
             SettingsChange::PutPrice { name, price } => {
@@ -96,6 +105,24 @@ impl Settings {
             }
             _ => None,
         }
+    }
+
+    /// The first that names the provider.
+    fn user_of(&self, provider: &Provider) -> Option<SettingsConflict> {
+        let limits = self.limits.iter().map(|(name, limit)| ("limit", name, limit.provider.as_ref()));
+        let plans = self.plans.iter().map(|(name, plan)| ("plan", name, Some(&plan.provider)));
+        let mut users = limits.chain(plans).filter(|(_, _, named)| *named == Some(provider));
+        users.next().map(|(kind, name, _)| SettingsConflict::InUse { kind, name: name.clone() })
+    }
+}
+
+/// The provider that must exist for the change to make sense.
+const fn named(change: &SettingsChange) -> Option<&Provider> {
+    match change {
+        SettingsChange::PutLimit { limit, .. } => limit.provider.as_ref(),
+        SettingsChange::PutPlan { plan, .. } => Some(&plan.provider),
+        SettingsChange::PutPrice { price, .. } => Some(&price.provider),
+        _ => None,
     }
 }
 
@@ -134,5 +161,28 @@ mod tests {
         let second = settings.apply(put("second", &price("3")));
         assert_eq!(second, SettingsEffect::Refused(SettingsConflict::SameBeginning("first".into())));
         assert_eq!(settings, before);
+    }
+
+    #[test]
+    fn a_provider_stays_while_a_limit_or_a_plan_names_it_and_none_is_made_for_one_that_is_gone() {
+        let mut settings = Settings::default();
+        settings.limits.clear();
+        let openai = Provider::parse("openai").unwrap();
+        let limit: Limit =
+            serde_json::from_str(r#"{"scope":"USER","provider":"openai","capacity":10,"leakRatePerSecond":1,"onOutage":"CLOSED"}"#).unwrap();
+        let plan: Plan = serde_json::from_str(r#"{"provider":"openai","tokens":10,"priceMinorUnits":100}"#).unwrap();
+        let delete = SettingsChange::DeleteProvider { provider: openai.clone() };
+        let in_use = |kind, name: &str| SettingsEffect::Refused(SettingsConflict::InUse { kind, name: name.into() });
+        assert_eq!(settings.apply(SettingsChange::PutLimit { name: "slow".into(), limit: limit.clone() }), SettingsEffect::Created);
+        assert_eq!(settings.apply(delete.clone()), in_use("limit", "slow"));
+        settings.apply(SettingsChange::DeleteLimit { name: "slow".into() });
+        settings.apply(SettingsChange::PutMoney { money: Money { currency: "EUR".parse().unwrap(), minor_unit_digits: 2 } });
+        assert_eq!(settings.apply(SettingsChange::PutPlan { name: "small".into(), plan }), SettingsEffect::Created);
+        assert_eq!(settings.apply(delete.clone()), in_use("plan", "small"));
+        settings.apply(SettingsChange::DeletePlan { name: "small".into() });
+        assert_eq!(settings.apply(delete), SettingsEffect::Deleted);
+        let gone = SettingsEffect::Refused(SettingsConflict::NoProvider(openai));
+        assert_eq!(settings.apply(SettingsChange::PutLimit { name: "slow".into(), limit }), gone);
+        assert_eq!(settings.apply(SettingsChange::PutPrice { name: "first".into(), price: price("1") }), gone);
     }
 }
