@@ -114,12 +114,16 @@ impl UsageStore for Embedded {
 
     async fn raw_day(&self, tenant: Uuid, shard: Shard, day: NaiveDate) -> Result<Vec<UsageEvent>> {
         let from = day.and_time(NaiveTime::MIN).and_utc();
-        let query = sqlx::query_scalar::<_, Vec<u8>>(include_str!("../sql/raw_day.sql"))
+        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(include_str!("../sql/raw_day.sql"))
             .bind(tenant)
             .bind(from.timestamp_millis())
             .bind((from + TimeDelta::days(1)).timestamp_millis())
             .bind(shard.index());
-        decode_all(&query.fetch_all(self.inner.usage.readers()).await.map_err(failed)?)
+        let rows = query.fetch_all(self.inner.usage.readers()).await.map_err(failed)?;
+        let decode = |(id, payload): &(Uuid, Vec<u8>)| {
+            event_codec::decode(payload).map_err(|error| corrupt(format!("raw event {id} that cannot be read: {error}")))
+        };
+        rows.iter().map(decode).collect()
     }
 
     async fn ping(&self) -> Result<()> {

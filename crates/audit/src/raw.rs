@@ -11,6 +11,7 @@ use domain::{
     ids::{EventId, Shard},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use ports::StoreError;
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ pub(crate) const READS_IN_FLIGHT: usize = 16;
 
 /// Whose raw events, of which day.
 pub(crate) type Partition = (Uuid, NaiveDate);
+
+/// What is stored in a partition, or why that cannot be read.
+type Stored = Result<Vec<UsageEvent>, String>;
 
 /// Blocks of numbers first; where they differ, the partitions of the rows that do, event by event. `proved` names the partitions of what
 /// was proved before; answers all that were read.
@@ -33,6 +37,10 @@ pub(crate) async fn check(
     let partitions: BTreeSet<Partition> = proved.into_iter().chain(newer).collect();
     let mut stored = StoredRows::of(picture);
     for_each(stores, picture.shard, &partitions, |partition, rows| {
+        let Ok(rows) = rows else {
+            stored.suspects.insert(partition);
+            return;
+        };
         let rows = rows.iter().filter(|row| scope.covers(row));
         findings.checked(rows.filter(|row| stored.add(partition, row)).count());
     })
@@ -49,7 +57,11 @@ pub(crate) async fn check(
     suspects.extend(picture.rows_behind_a_gap().iter().filter_map(|row| row.event.as_ref().ok()).map(partition_of));
     for_each(stores, picture.shard, &suspects, |partition, rows| {
         let of_partition = picture.events().filter(|event| scope.covers(event) && partition_of(event) == partition);
-        compare(picture, scope, &of_partition.collect::<Vec<_>>(), &rows, findings);
+        let of_partition: Vec<&UsageEvent> = of_partition.collect();
+        match rows {
+            Ok(rows) => compare(picture, scope, &of_partition, &rows, findings),
+            Err(what) => findings.report(unreadable(picture, partition, &of_partition, what)),
+        }
     })
     .await?;
     Ok(partitions)
@@ -106,7 +118,7 @@ async fn for_each(
     stores: &Stores,
     shard: Shard,
     partitions: &BTreeSet<Partition>,
-    mut visit: impl FnMut(Partition, Vec<UsageEvent>) + Send,
+    mut visit: impl FnMut(Partition, Stored) + Send,
 ) -> Result<(), AuditError> {
     let reads: Vec<_> = partitions.iter().map(|partition| read(stores, shard, *partition)).collect();
     let mut reads = stream::iter(reads).buffer_unordered(READS_IN_FLIGHT);
@@ -116,9 +128,19 @@ async fn for_each(
     Ok(())
 }
 
-async fn read(stores: &Stores, shard: Shard, partition: Partition) -> Result<(Partition, Vec<UsageEvent>), AuditError> {
+async fn read(stores: &Stores, shard: Shard, partition: Partition) -> Result<(Partition, Stored), AuditError> {
     let (tenant, day) = partition;
-    Ok((partition, stores.usage_store.raw_day(tenant, shard, day).await.reading("raw events")?))
+    match stores.usage_store.raw_day(tenant, shard, day).await {
+        Err(StoreError::Corrupt { what, .. }) => Ok((partition, Err(what))),
+        rows => Ok((partition, Ok(rows.reading("raw events")?))),
+    }
+}
+
+/// A row is damaged so that it is no event any more. The store says which; of a whole day nothing is known then.
+fn unreadable(picture: &Picture, (tenant, day): Partition, events: &[&UsageEvent], what: String) -> Difference {
+    let difference = Difference::at(picture.shard, format!("raw events of {day}")).tenant(tenant);
+    let named = events.iter().find(|event| what.contains(&event.event.id.to_string()));
+    named.map_or(difference.clone(), |event| difference.event(event)).values("events", what)
 }
 
 /// Events that were not applied when their shard's state was read may already have a row; others may not be missing one.

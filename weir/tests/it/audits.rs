@@ -234,6 +234,25 @@ async fn what_was_proved_before_is_known_again_and_one_byte_that_differs_is_name
     assert_clean(&setup, &["audit", "--since-last", "--json"]);
 
     let mut usage = open(data.path(), "usage.db").await;
+    // A byte in the middle of the row of the same event, so that it is no event any more.
+    let id: Vec<u8> = sqlx::query_scalar("SELECT event_id FROM outbox WHERE shard = ?1 AND seq = ?2")
+        .bind(shard)
+        .bind(seq)
+        .fetch_one(&mut ledger)
+        .await
+        .unwrap();
+    let id = Uuid::from_slice(&id).unwrap();
+    let flip = "UPDATE raw_event SET payload = ?1 WHERE event_id = ?2";
+    let mut junk = sound.clone();
+    junk[0] ^= 0x7f;
+    assert_eq!(sqlx::query(flip).bind(&junk).bind(id).execute(&mut usage).await.unwrap().rows_affected(), 1);
+    for args in [&["audit", "--json"][..], &["audit", "--since-last", "--json"]] {
+        let (code, report) = run(&setup, args);
+        let usage = report["invariants"].as_array().unwrap().iter().find(|invariant| invariant["id"] == "I5").unwrap();
+        assert_eq!((code, &usage["differences"][0]["eventId"], &usage["different"]), (Some(1), &json!(id), &json!(1)), "{usage:#}");
+    }
+    sqlx::query(flip).bind(&sound).bind(id).execute(&mut usage).await.unwrap();
+    assert_clean(&setup, &["audit", "--since-last", "--json"]);
     sqlx::query("UPDATE rollup SET tokens = tokens + 1 WHERE grain = 'day' AND dimension = 'model:openai/gpt-4o'")
         .execute(&mut usage)
         .await

@@ -114,7 +114,7 @@ async fn a_history_that_was_rewritten_everywhere_at_once_is_known_by_what_was_pr
 type Corruption = (&'static str, fn(&mut Data, &UsageEvent));
 
 /// One thing each, in the part that was proved before.
-const CORRUPTIONS: [Corruption; 6] = [
+const CORRUPTIONS: [Corruption; 7] = [
     ("I3", |data, event| {
         let row = data.shard(event.shard()).rows.iter_mut().find(|row| row.seq == event.seq).unwrap();
         *row.payload.last_mut().unwrap() ^= 1;
@@ -128,6 +128,7 @@ const CORRUPTIONS: [Corruption; 6] = [
         row.event.tokens = Tokens::new(row.event.tokens.get() ^ 1).unwrap();
     }),
     ("I5", |data, event| data.shard(event.shard()).raw.retain(|row| row.seq != event.seq)),
+    ("I5", |data, event| data.shard(event.shard()).unreadable.push(event.event.id)),
     ("I8", |data, event| {
         let key = rollup::cells(event).remove(0);
         data.cells.get_mut(&key).unwrap().tokens ^= 1;

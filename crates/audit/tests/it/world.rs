@@ -10,7 +10,7 @@ use domain::{
     budget::{BudgetKey, BudgetTerms, BudgetUnit},
     charge::{ChargeSpec, Metadata},
     event::UsageEvent,
-    ids::{ChargeId, Model, OrgId, Payer, Provider, SHARDS, SagaId, Shard, UserId},
+    ids::{ChargeId, EventId, Model, OrgId, Payer, Provider, SHARDS, SagaId, Shard, UserId},
     ledger::{AllowanceChange, Command, LedgerState, Outcome, Refusals, Request, decide},
     money::Cost,
     pool::PoolKey,
@@ -43,6 +43,8 @@ pub struct ShardData {
     /// Offsets of dead letters.
     pub set_aside: Vec<i64>,
     pub raw: Vec<UsageEvent>,
+    /// Raw rows that are no events any more.
+    pub unreadable: Vec<EventId>,
     pub applied: ShardState,
 }
 

@@ -229,7 +229,12 @@ impl UsageStore for World {
     async fn raw_day(&self, tenant: Uuid, shard: Shard, day: NaiveDate) -> Result<Vec<UsageEvent>> {
         let mut data = World::read(self);
         let of_day = |event: &&UsageEvent| event.event.payer.tenant() == tenant && event.event.occurred_at.date_naive() == day;
-        Ok(data.shard(shard).raw.iter().filter(of_day).cloned().collect())
+        let shard = data.shard(shard);
+        let events: Vec<UsageEvent> = shard.raw.iter().filter(of_day).cloned().collect();
+        match events.iter().find(|event| shard.unreadable.contains(&event.event.id)) {
+            Some(event) => Err(StoreError::corrupt("memory", format!("raw event {} that cannot be read", event.event.id))),
+            None => Ok(events),
+        }
     }
     async fn ping(&self) -> Result<()> {
         Ok(())
