@@ -160,6 +160,8 @@ async fn beside_live_usage(setup: &Setup) {
     unlimited(&admin).await;
     grant(&admin, user).await;
     consume(&admin, user, 2_000).await;
+    // A replay of a log to which nothing was published yet has nothing to rebuild.
+    counted(&admin, 5 * 2_000).await;
     let spending = async {
         for _ in 0..40 {
             consume(&admin, user, 25).await;

@@ -169,7 +169,8 @@ mod tests {
         settings.limits.clear();
         let openai = Provider::parse("openai").unwrap();
         let limit: Limit =
-            serde_json::from_str(r#"{"scope":"USER","provider":"openai","capacity":10,"leakRatePerSecond":1,"onOutage":"CLOSED"}"#).unwrap();
+            serde_json::from_str(r#"{"scope":"USER","provider":"openai","capacity":10,"leakRatePerSecond":1,"onOutage":"CLOSED"}"#)
+                .unwrap();
         let plan: Plan = serde_json::from_str(r#"{"provider":"openai","tokens":10,"priceMinorUnits":100}"#).unwrap();
         let delete = SettingsChange::DeleteProvider { provider: openai.clone() };
         let in_use = |kind, name: &str| SettingsEffect::Refused(SettingsConflict::InUse { kind, name: name.into() });
