@@ -1,6 +1,6 @@
 //! Clients that spend at a steady rate and keep a journal of what they were told.
 
-use crate::harness::{Client, PATIENCE};
+use crate::harness::Client;
 use reqwest::Method;
 use serde_json::json;
 use std::{
@@ -54,7 +54,7 @@ impl Load {
     }
 
     /// Waits until requests are answered again without failures.
-    pub async fn settles(&self) {
+    pub async fn settles(&self, within: Duration) {
         let started = Instant::now();
         let mut calm_since = Instant::now();
         let mut failures = self.failures();
@@ -63,7 +63,7 @@ impl Load {
             if self.failures() != failures {
                 (failures, calm_since) = (self.failures(), Instant::now());
             }
-            assert!(started.elapsed() < PATIENCE, "requests still fail");
+            assert!(started.elapsed() < within, "requests still fail after {within:?}");
         }
     }
 

@@ -103,7 +103,7 @@ async fn whatever_is_killed_every_2xx_is_everywhere_exactly_once_and_the_audit_i
     redis_away_follows_on_outage(&admin, &load, &payers[0]).await;
     for server in [Server::Kafka, Server::Cassandra] {
         // What was unanswered before this window is not this server's doing.
-        load.settles().await;
+        load.settles(Duration::from_secs(20)).await;
         let failures = load.failures();
         server.kill();
         load.runs_for(Duration::from_secs(4)).await;
@@ -119,7 +119,7 @@ async fn whatever_is_killed_every_2xx_is_everywhere_exactly_once_and_the_audit_i
 
 async fn redis_away_follows_on_outage(admin: &Client, load: &Load, (user, org): &(Uuid, String)) {
     let consume = |provider: &str| json!({"userId": user, "orgId": org, "provider": provider, "tokens": 1, "metadata": {"probe": "redis"}});
-    load.settles().await;
+    load.settles(Duration::from_secs(20)).await;
     Server::Redis.kill();
     let closed = admin.post("/api/v1/tokens/consume", consume("qwen")).await.expect(503);
     assert!(!closed.header("retry-after").is_empty());

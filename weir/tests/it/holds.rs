@@ -1,7 +1,7 @@
 //! Holds that nobody ends in time. With several processes on one ledger one of them ends each, and another goes on when that one is
 //! killed.
 
-use crate::harness::{Answer, Client, PATIENCE, Process, Setup, World, eventually};
+use crate::harness::{Answer, Client, Process, Setup, World, eventually};
 use futures::future::join_all;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn each_expired(processes: &[&Process]) -> Vec<i64> {
         if ended.iter().sum::<i64>() >= HOLDS {
             return ended;
         }
-        assert!(started.elapsed() < PATIENCE, "not every hold was ended: {ended:?}");
+        assert!(started.elapsed() < Client::PATIENCE, "not every hold was ended: {ended:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The quota as a stream, and a threshold told to a webhook, on both sets of stores.
 
-use crate::harness::{Client, PATIENCE, Process, Setup, World};
+use crate::harness::{Client, Process, Setup, World};
 use axum::{
     Router,
     body::Bytes,
@@ -49,7 +49,7 @@ async fn told(process: &Process, key: &str, query: &str, last_event_id: Option<&
             }
         }
     };
-    tokio::time::timeout(PATIENCE, reading).await.expect("the stream tells what happens");
+    tokio::time::timeout(Client::PATIENCE, reading).await.expect("the stream tells what happens");
     events
 }
 

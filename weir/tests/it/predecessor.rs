@@ -1,7 +1,7 @@
 //! Defects of the system that Weir replaces, as its users met them: each must stay away, in one process and between two.
 //! Those that no request can show stand beside the rule that prevents them.
 
-use crate::harness::{Answer, Client, PATIENCE, Setup, World};
+use crate::harness::{Answer, Client, Setup, World};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ impl Places {
         self.one.put(&format!("/api/v1/admin/limits/{name}"), terms).await.expect(201);
         let started = Instant::now();
         while take(&self.other, name, "nobody").await.status != 200 {
-            assert!(started.elapsed() < PATIENCE, "the limit {name} does not arrive");
+            assert!(started.elapsed() < Duration::from_secs(30), "the limit {name} does not arrive");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,6 +1,6 @@
 //! The shipped hour of real traffic, with a process killed in the middle: every row is booked once and the org reports add up.
 
-use crate::harness::{ADMIN_KEY, PATIENCE, Process, Setup, World};
+use crate::harness::{ADMIN_KEY, Client, Process, Setup, World};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -36,7 +36,7 @@ async fn in_the_middle(token_service: &Process) {
         if booked {
             return;
         }
-        assert!(started.elapsed() < PATIENCE, "the seed does not get going");
+        assert!(started.elapsed() < Client::PATIENCE, "the seed does not get going");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

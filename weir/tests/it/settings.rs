@@ -1,6 +1,6 @@
 //! A changed setting reaches every process at once, without a restart, and keeps the usage so far.
 
-use crate::harness::{PATIENCE, Setup, World};
+use crate::harness::{Setup, World};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -34,7 +34,7 @@ async fn a_changed_limit_applies_everywhere_and_keeps_the_usage() {
             break quota;
         }
         // A second is the promise on a machine of its own; this one may be busy with other tests.
-        assert!(changed.elapsed() < PATIENCE, "the change did not arrive: {:#}", quota.body);
+        assert!(changed.elapsed() < Duration::from_secs(5), "the change did not arrive: {:#}", quota.body);
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     println!("the change arrived after {:?}", changed.elapsed());
@@ -64,7 +64,7 @@ async fn a_process_without_config_service_starts_with_what_it_last_knew() {
     let path = "/api/v1/tokens/consume";
     let started = Instant::now();
     while process.client().post(path, refusal.clone()).await.body["capacity"] != 77 {
-        assert!(started.elapsed() < PATIENCE, "the change did not arrive");
+        assert!(started.elapsed() < Duration::from_secs(10), "the change did not arrive");
     }
     config_process.kill();
     drop(process);

@@ -5,9 +5,6 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How long a client goes on asking for what has to come true. Nothing is measured by it: a machine may be slow.
-pub const PATIENCE: Duration = Duration::from_secs(180);
-
 /// An HTTP client with one credential.
 #[derive(Clone)]
 pub struct Client {
@@ -39,10 +36,13 @@ impl Answer {
 }
 
 impl Client {
+    /// How long a client goes on asking for what has to come true. Nothing is measured by it: a machine may be slow.
+    pub const PATIENCE: Duration = Duration::from_secs(180);
+
     pub fn new(base: &str, key: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A connection kept from before a restart would fail the first request after it.
-        let http = reqwest::Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
+        let http = reqwest::Client::builder().timeout(Client::PATIENCE).pool_max_idle_per_host(0).build().unwrap();
         Self { http, base: base.to_owned(), key: key.to_owned() }
     }
 
@@ -62,7 +62,7 @@ impl Client {
 
     /// For many requests to processes that are not restarted.
     pub fn that_keeps_connections(&self) -> Self {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().timeout(Client::PATIENCE).build().unwrap();
         Self { http, ..self.clone() }
     }
 
@@ -106,7 +106,7 @@ impl Client {
                     1
                 }
             };
-            assert!(started.elapsed() < PATIENCE, "{path} is still not decided: {answer:?}");
+            assert!(started.elapsed() < Client::PATIENCE, "{path} is still not decided: {answer:?}");
             tokio::time::sleep(Duration::from_secs(pause)).await;
         }
     }
@@ -154,7 +154,7 @@ pub async fn eventually(client: &Client, path: &str, satisfied: impl Fn(&Answer)
         if satisfied(&answer) {
             return answer;
         }
-        assert!(started.elapsed() < PATIENCE, "{path} still answers {} {:#}", answer.status, answer.body);
+        assert!(started.elapsed() < Client::PATIENCE, "{path} still answers {} {:#}", answer.status, answer.body);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -4,7 +4,7 @@ mod client;
 mod process;
 mod world;
 
-pub use client::{Answer, Client, PATIENCE, eventually};
+pub use client::{Answer, Client, eventually};
 pub use process::{Process, Setup};
 pub use world::World;
 
