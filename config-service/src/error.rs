@@ -7,6 +7,7 @@ use axum::{
 use domain::access::{Caller, Scope};
 use ports::StoreError;
 use service_kit::{identity::Authenticated, problem::Problem};
+use std::sync::Arc;
 
 /// 503 when trying again may help, 500 for damaged data.
 pub fn store_failed(error: StoreError) -> Problem {
@@ -24,7 +25,7 @@ pub fn conflict(detail: impl Into<String>) -> Problem {
 }
 
 /// A caller with the scope `admin`; checked before the body is looked at.
-pub struct Administrator(pub Caller);
+pub struct Administrator(pub Arc<Caller>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Administrator {
     type Rejection = Problem;

@@ -3,17 +3,18 @@
 use axum::{extract::FromRequestParts, http::request::Parts};
 use domain::access::{Caller, Scope};
 use service_kit::{identity::Authenticated, problem::Problem};
+use std::sync::Arc;
 
 /// A caller with `tokens:consume`.
-pub struct Spender(pub Caller);
+pub struct Spender(pub Arc<Caller>);
 /// A caller with `tokens:read`.
-pub struct Reader(pub Caller);
+pub struct Reader(pub Arc<Caller>);
 /// A caller with `limits:take`.
-pub struct Taker(pub Caller);
+pub struct Taker(pub Arc<Caller>);
 /// A caller with `admin`.
-pub struct Administrator(pub Caller);
+pub struct Administrator(pub Arc<Caller>);
 
-async fn with_scope<S: Send + Sync>(parts: &mut Parts, state: &S, scope: Scope) -> Result<Caller, Problem> {
+async fn with_scope<S: Send + Sync>(parts: &mut Parts, state: &S, scope: Scope) -> Result<Arc<Caller>, Problem> {
     let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
     if caller.may(scope) {
         return Ok(caller);

@@ -198,7 +198,7 @@ pub fn charge_id(text: Option<&str>) -> Result<ChargeId, Problem> {
 /// Ends a charge that this caller may end; 404 for any other, existing or not.
 async fn end(
     service: Arc<Service>,
-    caller: Caller,
+    caller: Arc<Caller>,
     keyed: Option<Keyed>,
     command: Command,
     charge_id: ChargeId,

@@ -139,7 +139,7 @@ pub async fn stream(
 
 struct Follower {
     service: Arc<Service>,
-    caller: Caller,
+    caller: Arc<Caller>,
     payer: Payer,
     provider: Provider,
     heads: watch::Receiver<Vec<i64>>,

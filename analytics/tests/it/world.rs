@@ -169,7 +169,7 @@ impl World {
         }
         let mut request = request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_owned()))).unwrap();
         if let Some(caller) = caller {
-            request.extensions_mut().insert(caller.clone());
+            request.extensions_mut().insert(Arc::new(caller.clone()));
         }
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status();

@@ -9,12 +9,15 @@ use crate::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, Request},
     http::request::Parts,
-    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use chrono::TimeDelta;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, ready},
+};
 use http_body_util::BodyExt;
 use ports::{
     Clock, StoreError,
@@ -23,8 +26,14 @@ use ports::{
 use serde_json::Value;
 use service_kit::{identity::Authenticated, json::read_body, problem::Problem, request_context};
 use sha2::{Digest, Sha256};
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
+use tower::{Layer, Service};
 use uuid::Uuid;
 
 /// How long a second request waits for the first one before it is told that it still runs.
@@ -52,7 +61,56 @@ struct Once {
 
 /// Guards every request of the router that may change something. `service` names itself in a 503.
 pub fn guard(router: Router, answers: Arc<dyn Answers>, clock: Clock, service: &'static str) -> Router {
-    router.layer(middleware::from_fn_with_state(Once { answers, clock, service }, run))
+    router.layer(Guard(Once { answers, clock, service }))
+}
+
+#[derive(Clone)]
+struct Guard(Once);
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { once: self.0.clone(), inner }
+    }
+}
+
+/// Not a function as a layer: a request without a key passes through at no cost.
+#[derive(Clone)]
+struct Guarded<S> {
+    once: Once,
+    inner: S,
+}
+
+type Answered = Result<Response, Infallible>;
+
+impl<S> Service<Request> for Guarded<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, BoxFuture<'static, Answered>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let key = match of(request.headers()) {
+            _ if request.method().is_safe() => None,
+            Ok(key) => key.map(str::to_owned),
+            Err(problem) => return Either::Right(ready(Ok(problem.into_response())).boxed()),
+        };
+        let Some(key) = key else {
+            request.extensions_mut().insert(Seed::fresh(self.once.clock.now()));
+            return Either::Left(self.inner.call(request));
+        };
+        // The one that is ready is the one to call.
+        let inner = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, inner);
+        Either::Right(self.once.clone().run(key, request, ready).boxed())
+    }
 }
 
 /// Drops answers past their keeping, each hour until shutdown; several processes may do it at once.
@@ -65,28 +123,6 @@ pub async fn forget_old(answers: Arc<dyn Answers>, clock: Clock, shutdown: Cance
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(HOUR) => {}
         }
-    }
-}
-
-async fn run(State(once): State<Once>, mut request: Request, next: Next) -> Response {
-    let key = match of(request.headers()) {
-        _ if request.method().is_safe() => None,
-        Ok(key) => key.map(str::to_owned),
-        Err(problem) => return problem.into_response(),
-    };
-    let Some(key) = key else {
-        request.extensions_mut().insert(Seed::fresh(once.clock.now()));
-        return next.run(request).await;
-    };
-    let (mut parts, body) = request.into_parts();
-    // The handler says what is wrong with a request without a caller.
-    let Ok(Authenticated(caller)) = Authenticated::from_request_parts(&mut parts, &()).await else {
-        return next.run(Request::from_parts(parts, body)).await;
-    };
-    let scope = format!("{}|{} {}", caller.principal(), parts.method, parts.uri.path());
-    match once.keyed(Keyed { scope, key }, parts, body, next).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
     }
 }
 
@@ -114,7 +150,23 @@ fn sealing_key(seed: &Seed) -> [u8; 32] {
 }
 
 impl Once {
-    async fn keyed(self, keyed: Keyed, mut parts: Parts, body: Body, next: Next) -> Result<Response, Problem> {
+    async fn run<S>(self, key: String, request: Request, mut inner: S) -> Answered
+    where
+        S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+    {
+        let (mut parts, body) = request.into_parts();
+        // The handler says what is wrong with a request without a caller.
+        let Ok(Authenticated(caller)) = Authenticated::from_request_parts(&mut parts, &()).await else {
+            return inner.call(Request::from_parts(parts, body)).await;
+        };
+        let scope = format!("{}|{} {}", caller.principal(), parts.method, parts.uri.path());
+        Ok(self.keyed(Keyed { scope, key }, parts, body, inner).await.unwrap_or_else(IntoResponse::into_response))
+    }
+
+    async fn keyed<S>(self, keyed: Keyed, mut parts: Parts, body: Body, mut inner: S) -> Result<Response, Problem>
+    where
+        S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+    {
         let bytes = read_body(&parts.headers, body).await?;
         let fingerprint = fingerprint(&parts, &bytes);
         let attempt = Attempt { name: keyed.name(), fingerprint, holder: Uuid::new_v4(), now: self.clock.now() };
@@ -128,7 +180,7 @@ impl Once {
         parts.extensions.insert(seed.clone());
         let request = Request::from_parts(parts, Body::from(bytes));
         let story = async move {
-            let response = next.run(request).await;
+            let response = inner.call(request).await.unwrap_or_else(|never| match never {});
             self.keep(&attempt, &seed, response).await
         };
         // As a task of its own: a client that disconnects does not stop it halfway.

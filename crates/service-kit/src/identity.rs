@@ -126,22 +126,19 @@ struct IdentityCheck {
 
 /// The caller the gateway vouches for; 401 without one.
 #[derive(Clone, Debug)]
-pub struct Authenticated(pub Caller);
+pub struct Authenticated(pub Arc<Caller>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         if let Some(caller) = parts.extensions.get::<Arc<Caller>>() {
-            return Ok(Self(Caller::clone(caller)));
-        }
-        if let Some(caller) = parts.extensions.get::<Caller>() {
-            return Ok(Self(caller.clone()));
+            return Ok(Self(Arc::clone(caller)));
         }
         let missing = || Problem::unauthenticated("credentials are required");
         let check = parts.extensions.get::<IdentityCheck>().ok_or_else(missing)?;
         let token = parts.headers.get(HEADER).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
-        check.identity.verify(token, check.audience).map(Self).map_err(|error| {
+        check.identity.verify(token, check.audience).map(|caller| Self(Arc::new(caller))).map_err(|error| {
             tracing::debug!(%error, "a signed identity was refused");
             Problem::unauthenticated("the identity is not valid")
         })

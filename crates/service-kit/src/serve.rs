@@ -1,10 +1,12 @@
 //! The accept loop: one task per connection, with limits that a slow or silent client cannot outlast, and a graceful end.
 
 mod layers;
+mod matched_route;
 mod route_metrics;
 mod timed_io;
 
-pub use layers::{report_route, standard_layers};
+pub use layers::standard_layers;
+pub use matched_route::report_route;
 
 use axum::{Router, body::Body};
 use bytes::Bytes;

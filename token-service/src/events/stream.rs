@@ -42,7 +42,7 @@ struct Ingest {
 }
 
 /// One line of JSON for each line, and a summary at the end.
-pub fn answer(service: Arc<Service>, caller: Caller, body: Body) -> Response {
+pub fn answer(service: Arc<Service>, caller: Arc<Caller>, body: Body) -> Response {
     let ingest = Ingest {
         service,
         caller: Arc::new(caller),

@@ -7,6 +7,7 @@ use axum::{
 };
 use domain::{access::Scope, ids::Payer, settings::Settings};
 use serde_json::json;
+use std::sync::Arc;
 
 const CONSUME: &str = "/api/v1/tokens/consume";
 
@@ -21,7 +22,7 @@ async fn world() -> World {
 }
 
 fn raw(path: &str, body: &str) -> Request<Body> {
-    Request::post(path).header("content-type", "application/json").extension(caller(1)).body(Body::from(body.to_owned())).unwrap()
+    Request::post(path).header("content-type", "application/json").extension(Arc::new(caller(1))).body(Body::from(body.to_owned())).unwrap()
 }
 
 #[track_caller]
@@ -89,7 +90,7 @@ async fn an_unknown_provider_or_model_names_the_known_ones() {
 #[tokio::test]
 async fn wrong_transport_is_refused() {
     let world = world().await;
-    let plain = Request::post(CONSUME).header("content-type", "text/plain").extension(caller(1));
+    let plain = Request::post(CONSUME).header("content-type", "text/plain").extension(Arc::new(caller(1)));
     world.send(plain.body(Body::from(r#"{"provider":"openai","tokens":1}"#)).unwrap()).await.expect_problem(415, "unsupported_media_type");
     let large = format!(r#"{{"provider":"openai","tokens":1,"prompt":"{}"}}"#, "x".repeat(2 * 1024 * 1024));
     let answer = world.send(raw(CONSUME, &large)).await.expect_problem(413, "payload_too_large");

@@ -4,7 +4,7 @@ use crate::{fakes::Fault, world::*};
 use domain::ids::Payer;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 const BATCH: &str = "/api/v1/tokens/consume/batch";
 
@@ -74,7 +74,7 @@ async fn one_bad_item_never_fails_the_others() {
 async fn a_name_given_twice_inside_one_item_is_that_items_fault() {
     let world = world(100).await;
     let text = r#"{"items":[{"provider":"openai","tokens":1,"tokens":2},{"provider":"openai","tokens":3}]}"#;
-    let request = axum::http::Request::post(BATCH).header("content-type", "application/json").extension(caller(1));
+    let request = axum::http::Request::post(BATCH).header("content-type", "application/json").extension(Arc::new(caller(1)));
     let answer = world.send(request.body(text.into()).unwrap()).await.expect(200);
     assert_eq!(statuses(&answer), [400, 200]);
     assert_eq!(world.remaining(Payer::User(user(1))), 97);

@@ -4,6 +4,7 @@ use crate::{fakes::Fault, world::*};
 use axum::{body::Body, http::Request};
 use domain::{access::Caller, ids::Payer};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const EVENTS: &str = "/api/v1/events";
 const TYPE: &str = "com.example.tokens";
@@ -14,7 +15,7 @@ fn event(id: &str, tokens: i64) -> Value {
 }
 
 async fn send(world: &World, caller: &Caller, content_type: &str, body: impl Into<Body>) -> Answer {
-    let request = Request::post(EVENTS).header("content-type", content_type).extension(caller.clone());
+    let request = Request::post(EVENTS).header("content-type", content_type).extension(Arc::new(caller.clone()));
     world.send(request.body(body.into()).unwrap()).await
 }
 
@@ -62,7 +63,7 @@ async fn the_attributes_may_be_in_the_headers() {
         .header("ce-source", "/batch/1")
         .header("ce-type", TYPE)
         .header("ce-time", "2026-11-21T11:00:00Z")
-        .extension(caller(1));
+        .extension(Arc::new(caller(1)));
     let body = json!({"provider": "openai", "model": "gpt-4o", "tokens": 30}).to_string();
     let binary = world.send(request.body(body.into()).unwrap()).await.expect(200);
     let structured = single(&world, &event("a", 30)).await.expect(200);

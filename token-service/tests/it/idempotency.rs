@@ -6,6 +6,7 @@ use domain::ids::Payer;
 use futures::future::join_all;
 use serde_json::json;
 use service_kit::config::LedgerWrite;
+use std::sync::Arc;
 
 const CONSUME: &str = "/api/v1/tokens/consume";
 
@@ -34,7 +35,7 @@ async fn the_order_and_spacing_of_the_json_do_not_matter_but_its_content_does() 
     world.grant(Payer::User(user(1)), 1_000).await;
     let send = |text: &'static str| {
         let request = Request::post(CONSUME).header("content-type", "application/json").header("idempotency-key", "k");
-        world.send(request.extension(caller(1)).body(text.into()).unwrap())
+        world.send(request.extension(Arc::new(caller(1))).body(text.into()).unwrap())
     };
     send(r#"{"provider":"openai","tokens":10,"metadata":{"a":"1","b":"2"}}"#).await.expect(200);
     assert!(send(r#"{ "metadata": {"b":"2", "a":"1"}, "tokens": 10, "provider": "openai" }"#).await.expect(200).is_replay());

@@ -134,7 +134,7 @@ impl World {
     /// The body as it comes, for streams.
     pub async fn open(&self, caller: &Caller, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Body) {
         let request =
-            headers.iter().fold(Request::get(path).extension(caller.clone()), |request, (name, value)| request.header(*name, *value));
+            headers.iter().fold(Request::get(path).extension(Arc::new(caller.clone())), |request, (name, value)| request.header(*name, *value));
         let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         (response.status(), response.into_body())
     }
@@ -156,7 +156,7 @@ impl World {
     }
 
     pub fn get<'a>(&'a self, caller: &Caller, path: &str) -> impl Future<Output = Answer> + use<'a> {
-        self.send(Request::get(path).extension(caller.clone()).body(Body::empty()).unwrap())
+        self.send(Request::get(path).extension(Arc::new(caller.clone())).body(Body::empty()).unwrap())
     }
 
     pub fn consume<'a>(&'a self, caller: &Caller, body: &Value) -> impl Future<Output = Answer> + use<'a> {
@@ -169,7 +169,7 @@ impl World {
 }
 
 pub fn post(caller: &Caller, path: &str, body: &Value) -> Request<Body> {
-    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").extension(caller.clone());
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").extension(Arc::new(caller.clone()));
     request.body(Body::from(body.to_string())).unwrap()
 }
 

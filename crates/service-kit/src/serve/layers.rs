@@ -1,6 +1,6 @@
 //! What every request and every answer of a listener gets: limits on the head, an id, a trace, security headers, problems, metrics.
 
-use super::{route_metrics::RouteMetrics, small_text};
+use super::{matched_route::report_route, route_metrics::RouteMetrics, small_text};
 use crate::{
     problem::Problem,
     request_context::{self, RequestContext},
@@ -8,15 +8,22 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{MatchedPath, Request, State},
-    middleware::{self, Next},
+    extract::{MatchedPath, Request},
     response::{IntoResponse, Response},
 };
 use domain::trace_parent::TraceParent;
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Body as HttpBody;
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+use tower::Service;
 use tracing::{Instrument, Span};
 
 pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -39,31 +46,40 @@ const SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
 
 /// Wraps a listener's whole router; `service` labels its metrics.
 pub fn standard_layers(router: Router, service: &'static str) -> Router {
-    router.layer(middleware::from_fn_with_state(Arc::new(RouteMetrics::new(service)), around))
+    let standard = Standard { router: report_route(router), metrics: Arc::new(RouteMetrics::new(service)) };
+    Router::new().fallback_service(standard)
 }
 
-/// Lets the listener around an in-process router name the inner route in its metrics.
-pub fn report_route(router: Router) -> Router {
-    router.layer(middleware::from_fn(async |request: Request, next: Next| {
-        let route = request.extensions().get::<MatchedPath>().cloned();
-        let mut response = next.run(request).await;
-        if let Some(route) = route {
-            response.extensions_mut().insert(route);
-        }
-        response
-    }))
+/// Around the router and not around each of its routes: a layer of axum's is cloned with all that it wraps for each request.
+#[derive(Clone)]
+struct Standard {
+    router: Router,
+    metrics: Arc<RouteMetrics>,
 }
 
-async fn around(State(metrics): State<Arc<RouteMetrics>>, request: Request, next: Next) -> Response {
+impl Service<Request> for Standard {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Self { router, metrics } = self.clone();
+        async move { Ok(around(&metrics, request, router).await) }.boxed()
+    }
+}
+
+async fn around(metrics: &RouteMetrics, request: Request, router: Router) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let outer_route = request.extensions().get::<MatchedPath>().cloned();
     let (context, span) = context(&request);
-    let work = request_context::scope(context.clone(), answer(request, next));
+    let work = request_context::scope(context.clone(), answer(request, router));
     let mut response = if span.is_disabled() { work.await } else { work.instrument(span).await };
     decorate(response.headers_mut(), &context.request_id);
-    let inner_route = response.extensions().get::<MatchedPath>().or(outer_route.as_ref());
-    let route = inner_route.map_or(UNMATCHED, MatchedPath::as_str);
+    let route = response.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let (status, took) = (response.status(), started.elapsed());
     metrics.record(route, &method, status, took);
     tracing::debug!(
@@ -74,12 +90,12 @@ async fn around(State(metrics): State<Arc<RouteMetrics>>, request: Request, next
 }
 
 /// Runs the request, turning a panic and what axum answers by itself into problems.
-async fn answer(request: Request, next: Next) -> Response {
+async fn answer(request: Request, mut router: Router) -> Response {
     if let Some(problem) = head_too_large(&request) {
         return problem.into_response();
     }
-    let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
+    let response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
         Err(panic) => return panicked(&*panic).into_response(),
     };
     if is_plain_refusal(&response) { explain(response).await } else { response }
