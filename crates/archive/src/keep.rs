@@ -15,7 +15,7 @@ use std::collections::HashMap;
 const SEGMENT_EVENTS: i64 = 8_192;
 
 /// Archives and drops what was written before, as far as of each shard nobody needs more than the numbers behind `released` any more.
-/// Answers how many events left the outbox.
+/// Answers how many events left the outbox, which should be an [`crate::ArchivedOutbox`]: another process may drop what is being read.
 ///
 /// # Errors
 /// When a store does not answer, or what was written does not come back as it is in the outbox; nothing is dropped then.
@@ -83,8 +83,11 @@ async fn all(outbox: &dyn Outbox, piece: Segment) -> Result<Vec<OutboxRow>> {
 
 /// Written unless it is there already, and in any case what readers will find is compared with the rows.
 async fn store_rows(archive: &dyn Archive, piece: Segment, rows: &[OutboxRow]) -> Result<()> {
-    if comes_back(archive, rows).await.unwrap_or(false) {
-        return Ok(());
+    match comes_back(archive, rows).await {
+        Ok(true) => return Ok(()),
+        // A damaged file is written anew: the outbox still has its events.
+        Ok(false) | Err(StoreError::Corrupt { .. }) => {}
+        Err(error) => return Err(error),
     }
     let (segment, bytes) = encode(rows).filter(|(segment, _)| *segment == piece).ok_or_else(|| unlike(archive, piece))?;
     archive.put(segment, bytes).await?;
