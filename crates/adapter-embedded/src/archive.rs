@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    archive::{Archive, Segment},
+    archive::{Archive, STORE, Segment},
 };
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,6 @@ use std::{
 };
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-
-const STORE: &str = "archive";
 
 /// A folder for each shard, a file for each segment. All processes of an installation must see the same folder.
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! Old events go into the archive, are read back and compared, and only then leave the outbox. Killed at any point, done by several
 //! processes at once or done again, it makes the same files: they follow from the numbers, and nothing is dropped twice.
 
-use crate::{STORE, encode, segments};
+use crate::{encode, segments};
 use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    archive::{Archive, Segment},
+    archive::{Archive, STORE, Segment},
     outbox::{OldPart, Outbox, OutboxRow},
 };
 use std::collections::HashMap;

@@ -14,6 +14,3 @@ mod segments;
 pub use format::{Damage, decode, encode};
 pub use keep::archive_old;
 pub use outbox::ArchivedOutbox;
-
-/// Named in every error of this crate.
-const STORE: &str = "archive";

@@ -2,13 +2,13 @@
 
 mod recent;
 
-use crate::{STORE, segments};
+use crate::segments;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    archive::Archive,
+    archive::{Archive, STORE},
     outbox::{OldPart, Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use recent::Recent;

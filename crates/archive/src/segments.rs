@@ -1,10 +1,10 @@
 //! Rows by number from the segments of an archive, each of which is verified as a whole first.
 
-use crate::{STORE, format::decode};
+use crate::format::decode;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    archive::{Archive, Segment},
+    archive::{Archive, STORE, Segment},
     outbox::OutboxRow,
 };
 

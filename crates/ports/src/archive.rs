@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use domain::ids::Shard;
 use std::fmt;
 
+/// Named in every error about the archive.
+pub const STORE: &str = "archive";
+
 /// The numbers `from ..= to` of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Segment {

@@ -90,8 +90,9 @@ fn only_a_run_without_gaps_makes_a_segment() {
 
 #[test]
 fn events_take_a_fraction_of_their_size() {
-    let payload =
-        |seq: i64| format!("{}|6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11|openai|gpt-4o|{seq}", Uuid::from_u128(seq as u128)).into_bytes();
+    let payload = |seq: i64| {
+        format!("{}|6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11|openai|gpt-4o|{seq}", Uuid::from_u128(u128::try_from(seq).unwrap())).into_bytes()
+    };
     let rows: Vec<OutboxRow> = (1..=1_000).map(|seq| row(seq, payload(seq), None, seq)).collect();
     let (_, bytes) = encode(&rows).unwrap();
     let plain: usize = rows.iter().map(|row| row.payload.len() + row.seen.len() + 60).sum();

@@ -62,10 +62,8 @@ async fn an_audit_since_the_last_one_goes_on_after_events_were_archived() {
     let plan = Plan { notes: Some(Notebook::at(folder.path().join("notes"))), since_last: true, ..Plan::default() };
     assert!(world.audit_as(&plan).await.unwrap().clean);
     archive(&world);
-    let mut data = world.data();
-    data.traffic(100);
-    Shard::all().for_each(|shard| data.catch_up(shard));
-    drop(data);
+    world.data().traffic(100);
+    Shard::all().for_each(|shard| world.data().catch_up(shard));
     let report = world.audit_as(&plan).await.unwrap();
     assert!(report.clean, "{:?}", different(&report));
     assert!(report.shards.iter().any(|shard| shard.proved_before.is_some()));
