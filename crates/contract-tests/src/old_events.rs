@@ -191,7 +191,8 @@ pub async fn killed_anywhere_and_done_again_it_makes_the_same_files<S: Ledger + 
         history.assert_read_by(&ArchivedOutbox::new(Arc::new(store.clone()), Arc::new(archive.clone()))).await;
         kills += 1;
     }
-    assert!(kills >= 5, "{kills}");
+    // One file at least was killed before each of its steps: put, list, get. What one try finished the next does not repeat.
+    assert!(kills >= 3, "{kills}");
     assert_eq!(written.len(), 2);
     let outbox = ArchivedOutbox::new(Arc::new(store.clone()), Arc::new(archive.clone()));
     history.assert_read_by(&outbox).await;
