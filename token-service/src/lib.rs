@@ -3,6 +3,7 @@
 //! A request is parsed and authorised in its handler; from the moment something may change it runs as a *story* of its own
 //! ([`service::Service::to_its_end`]), which a client that disconnects cannot cut short.
 
+mod archive;
 mod buckets;
 mod budgets;
 mod callers;
@@ -46,6 +47,7 @@ mod unasked;
 mod unknown_outcome;
 mod webhooks;
 
+pub use archive::OldEvents;
 pub use provider_call::provider_client;
 pub use webhooks::Networks;
 

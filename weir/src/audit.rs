@@ -175,6 +175,9 @@ fn hint(error: &AuditError) -> String {
         "kafka" => ("WEIR__KAFKA__BROKERS", "Kafka"),
         "cassandra" => ("WEIR__CASSANDRA__NODES", "Cassandra"),
         "redis" => ("WEIR__REDIS__URL", "Redis"),
+        "archive" => {
+            return "put the file of the archive back from a copy, or check that WEIR__ARCHIVE__DIR names its folder, then repeat".into();
+        }
         _ => return "check that --data names the folder of the running Weir, then repeat".into(),
     };
     format!("check that {server} runs and that {setting} names it, then repeat")

@@ -51,7 +51,7 @@ struct Start {
     /// Only usage of this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Where the events are read
+    /// Where the events are read; the outbox, with its archive, goes back to the first one
     #[arg(long, default_value = "log")]
     source: SourceArg,
     /// Read and compare digests only; build nothing

@@ -336,7 +336,25 @@ impl Start {
             http: token_service::provider_client().context("the HTTP client of the providers")?,
             payment_url,
         };
+        self.archive_old_events(backends);
         Ok(token_service::start(deps, &self.tasks))
+    }
+
+    /// Only where the settings say for how long the outbox keeps events.
+    fn archive_old_events(&self, backends: &Backends) {
+        let keep_days = self.config.archive.keep_days;
+        if keep_days == 0 {
+            return;
+        }
+        let old_events = token_service::OldEvents {
+            outbox: Arc::clone(&backends.outbox),
+            archive: Arc::clone(&backends.archive),
+            usage_store: Arc::clone(&backends.usage_store),
+            webhooks: Arc::clone(&backends.webhooks),
+            clock: self.clock.clone(),
+            keep_days,
+        };
+        old_events.start(&self.tasks);
     }
 
     fn analytics(&self, backends: &Backends) -> Router {

@@ -14,6 +14,8 @@ const ROWS_PER_PAGE: u32 = 2_000;
 /// Events that are decoded before others get their turn: a fraction of a millisecond.
 const EVENTS_PER_TURN: usize = 128;
 const POLL: Duration = Duration::from_millis(200);
+/// The outbox has every event, the archived ones too.
+const FROM_OUTBOX: &str = "; replay from the outbox: --source outbox";
 /// The log brings nothing for this long although it lacks events: it is away.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -34,7 +36,10 @@ impl Events {
     pub async fn open(stores: &Stores, source: Source, shard: Shard, after: i64, through: i64) -> Result<Self, Halt> {
         let origin = match source {
             Source::Outbox => Origin::Outbox(Arc::clone(&stores.outbox)),
-            Source::Log => Origin::Log(stores.log.shard_reader(shard, after).await?),
+            Source::Log => {
+                reaches_back(stores, shard, after).await?;
+                Origin::Log(stores.log.shard_reader(shard, after).await?)
+            }
         };
         Ok(Self { shard, last_seq: after, through, origin })
     }
@@ -51,6 +56,16 @@ impl Events {
         self.last_seq = page.last().map_or(self.last_seq, |event| event.seq);
         Ok(page)
     }
+}
+
+/// What was archived the log need not have any more. What was not is waited for.
+async fn reaches_back(stores: &Stores, shard: Shard, after: i64) -> Result<(), Halt> {
+    let heads = stores.outbox.heads().await?;
+    let archived_through = heads.iter().find(|head| head.shard == shard).map_or(0, |head| head.archived_through);
+    if after < archived_through && stores.log.find(shard, after + 1).await?.is_none() {
+        return Err(missing("log", shard, after + 1, archived_through));
+    }
+    Ok(())
 }
 
 async fn of_outbox(outbox: &dyn Outbox, shard: Shard, after: i64, through: i64) -> Result<Vec<UsageEvent>, Halt> {
@@ -84,7 +99,7 @@ async fn of_log(reader: &mut dyn LogReader, shard: Shard, after: i64, through: i
         }
         if since.elapsed() > STALL {
             let last = after + 1;
-            return Err(Halt::Failed(format!("the log does not hold number {last} of shard {shard}; make the replay from the outbox")));
+            return Err(Halt::Failed(format!("the log does not hold number {last} of shard {shard}{FROM_OUTBOX}")));
         }
     }
 }
@@ -112,6 +127,6 @@ async fn dense(records: Vec<LogRecord>, shard: Shard, after: i64, through: i64) 
 }
 
 fn missing(source: &str, shard: Shard, first: i64, last: i64) -> Halt {
-    let other = if source == "log" { "; make the replay from the outbox" } else { "" };
+    let other = if source == "log" { FROM_OUTBOX } else { "" };
     Halt::Failed(format!("the {source} lacks the numbers {first} to {last} of shard {shard}{other}"))
 }

@@ -1,1 +1,1 @@
-SELECT last_seq FROM outbox_shard WHERE shard = ?1
+SELECT last_seq, archived_through FROM outbox_shard WHERE shard = ?1

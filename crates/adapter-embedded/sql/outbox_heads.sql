@@ -1,1 +1,1 @@
-SELECT shard, last_seq, published_through FROM outbox_shard ORDER BY shard
+SELECT shard, last_seq, published_through, archived_through FROM outbox_shard ORDER BY shard

@@ -40,7 +40,7 @@ impl EventLog for Embedded {
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
         for head in self.heads().await? {
-            let mut next = 1;
+            let mut next = head.archived_through + 1;
             while next <= head.published_through {
                 let through = head.published_through.min(next + SCAN_PAGE - 1);
                 for record in self.records(&[Range::of(head.shard, next, through)]).await? {
@@ -54,7 +54,7 @@ impl EventLog for Embedded {
 
     async fn find(&self, shard: Shard, seq: i64) -> Result<Option<i64>> {
         let head = self.heads().await?.into_iter().find(|head| head.shard == shard);
-        Ok(head.filter(|head| (1..=head.published_through).contains(&seq)).map(|_| seq))
+        Ok(head.filter(|head| (head.archived_through + 1..=head.published_through).contains(&seq)).map(|_| seq))
     }
 
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {

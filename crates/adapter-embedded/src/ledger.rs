@@ -189,12 +189,12 @@ impl Ledger for Embedded {
     async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
         // The first read fixes the moment that every later one in this transaction sees.
         let mut transaction = self.inner.main.readers().begin().await.map_err(failed)?;
-        let last_seq = sqlx::query_scalar::<_, i64>(include_str!("../sql/find_last_seq.sql"))
+        let (last_seq, archived_through) = sqlx::query_as::<_, (i64, i64)>(include_str!("../sql/find_last_seq.sql"))
             .bind(shard.index())
             .fetch_one(&mut *transaction)
             .await
             .map_err(failed)?;
-        let events = events_of(&mut transaction, shard, after).await?;
+        let events = events_of(&mut transaction, shard, after.max(archived_through)).await?;
         let charges: Vec<ChargeRow> = of_shard(&mut transaction, include_str!("../sql/charges_of_shard.sql"), shard).await?;
         let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
         let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
@@ -208,6 +208,7 @@ impl Ledger for Embedded {
             pools: pools.into_iter().map(Pool::try_from).collect::<Result<_>>()?,
             past_periods: periods.into_iter().map(PeriodRow::into_period).collect::<Result<_>>()?,
             last_seq,
+            archived_through,
         })
     }
 

@@ -10,6 +10,7 @@ mod from_row;
 
 mod accounts;
 mod answers;
+mod archive;
 mod columns;
 mod connect;
 mod database;
@@ -24,5 +25,6 @@ mod settings;
 mod usage_store;
 mod webhooks;
 
+pub use archive::{FolderArchive, MemoryArchive};
 pub use connect::{Embedded, OpenError};
 pub use rate_limits::MemoryRateLimits;

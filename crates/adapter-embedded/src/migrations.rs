@@ -21,6 +21,7 @@ const MAIN: &[Step] = &[
     step!("weir", 6, "answers", "0006_answers.sql"),
     step!("weir", 10, "webhooks", "0010_webhooks.sql"),
     step!("weir", 15, "replays", "0015_replays.sql"),
+    step!("weir", 16, "archive", "0016_archive.sql"),
 ];
 const USAGE: &[Step] = &[step!("usage", 1, "usage", "0001_usage.sql")];
 

@@ -1,15 +1,18 @@
 //! The outbox on SQLite: rows in order, and who may publish which shard.
 
+mod old_part;
+
 use crate::{
     Embedded,
     columns::{instant, now_ms, shard, to_json},
     database::{Durability, commit, failed},
 };
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use domain::ids::{SHARDS, Shard};
 use ports::{
     Result,
-    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
+    outbox::{OldPart, Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use serde::Serialize;
 use std::{collections::BTreeSet, time::Duration};
@@ -38,9 +41,7 @@ impl Outbox for Embedded {
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let query = sqlx::query_as::<_, HeadRow>(include_str!("../sql/outbox_heads.sql"));
         let rows = query.fetch_all(self.inner.main.readers()).await.map_err(failed)?;
-        let head =
-            |row: HeadRow| Ok(ShardHead { shard: shard(row.shard)?, last_seq: row.last_seq, published_through: row.published_through });
-        rows.into_iter().map(head).collect()
+        rows.into_iter().map(HeadRow::into_head).collect()
     }
 
     async fn acquire_leases(&self, owner: Uuid, ttl: Duration) -> Result<Vec<ShardLease>> {
@@ -86,6 +87,14 @@ impl Outbox for Embedded {
         let marked: BTreeSet<(u8, i64)> = marked.into_iter().collect();
         let ignored = marks.iter().filter(|(lease, _)| !marked.contains(&(lease.shard.index(), lease.fencing)));
         Ok(ignored.map(|(lease, _)| lease.shard).collect())
+    }
+
+    async fn old_parts(&self, before: DateTime<Utc>) -> Result<Vec<OldPart>> {
+        old_part::find(self, before).await
+    }
+
+    async fn drop_part(&self, part: &OldPart) -> Result<bool> {
+        old_part::drop(self, part).await
     }
 
     async fn wait(&self, timeout: Duration) {
@@ -153,9 +162,17 @@ struct HeadRow {
     shard: i64,
     last_seq: i64,
     published_through: i64,
+    archived_through: i64,
 }
 
-from_row!(HeadRow { shard, last_seq, published_through });
+from_row!(HeadRow { shard, last_seq, published_through, archived_through });
+
+impl HeadRow {
+    fn into_head(self) -> Result<ShardHead> {
+        let Self { last_seq, published_through, archived_through, .. } = self;
+        Ok(ShardHead { shard: shard(self.shard)?, last_seq, published_through, archived_through })
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct LeaseRow {

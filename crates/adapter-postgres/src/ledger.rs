@@ -228,7 +228,9 @@ async fn read_snapshot(postgres: &Postgres, shard: Shard, after: i64) -> Result<
 async fn read_shard(connection: &mut PgConnection, shard: Shard, after: i64) -> Result<ShardSnapshot, Failure> {
     let column = shard_column(shard);
     sqlx::query(include_str!("sql/ledger/allow_long_reads.sql")).execute(&mut *connection).await?;
-    let last_seq: i64 = sqlx::query_scalar(include_str!("sql/ledger/snapshot_head.sql")).bind(column).fetch_one(&mut *connection).await?;
+    let (last_seq, archived_through): (i64, i64) =
+        sqlx::query_as(include_str!("sql/ledger/snapshot_head.sql")).bind(column).fetch_one(&mut *connection).await?;
+    let after = after.max(archived_through);
     let rows: Vec<(i64, i16, Vec<u8>)> =
         sqlx::query_as(include_str!("sql/ledger/snapshot_events.sql")).bind(column).bind(after).fetch_all(&mut *connection).await?;
     let charges: Vec<ChargeRow> =
@@ -252,6 +254,7 @@ async fn read_shard(connection: &mut PgConnection, shard: Shard, after: i64) -> 
         pools: pools.into_iter().map(PoolRow::pool).collect::<Result<_>>()?,
         past_periods: periods.into_iter().map(PeriodRow::period).collect::<Result<_>>()?,
         last_seq,
+        archived_through,
     })
 }
 

@@ -1,6 +1,8 @@
 //! `ports::outbox` in Postgres. Readers follow a shard by number and take no locks: the ledger makes rows visible in that order.
 //! Leases have their own table, so that publishing never waits for a writer.
 
+mod old_part;
+
 use crate::{
     Postgres,
     error::{bounded, corrupt},
@@ -8,10 +10,11 @@ use crate::{
     shard::{shard_column, shard_of},
 };
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use domain::{event::EventType, ids::Shard};
 use ports::{
     Result,
-    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
+    outbox::{OldPart, Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use sqlx::{FromRow, PgConnection};
 use std::{
@@ -95,8 +98,10 @@ impl Outbox for Postgres {
     }
 
     async fn heads(&self) -> Result<Vec<ShardHead>> {
-        let rows: Vec<(i16, i64, i64)> = bounded(sqlx::query_as(include_str!("sql/outbox/heads.sql")).fetch_all(&self.pool)).await?;
-        let head = |(shard, last_seq, published_through)| Ok(ShardHead { shard: shard_of(shard)?, last_seq, published_through });
+        let rows: Vec<(i16, i64, i64, i64)> = bounded(sqlx::query_as(include_str!("sql/outbox/heads.sql")).fetch_all(&self.pool)).await?;
+        let head = |(shard, last_seq, published_through, archived_through)| {
+            Ok(ShardHead { shard: shard_of(shard)?, last_seq, published_through, archived_through })
+        };
         rows.into_iter().map(head).collect()
     }
 
@@ -138,6 +143,14 @@ impl Outbox for Postgres {
         let held = held.into_iter().map(shard_of).collect::<Result<BTreeSet<_>>>()?;
         let asked: BTreeSet<Shard> = furthest.into_keys().map(|(shard, _)| shard).collect();
         Ok(asked.difference(&held).copied().collect())
+    }
+
+    async fn old_parts(&self, before: DateTime<Utc>) -> Result<Vec<OldPart>> {
+        Ok(old_part::find(&self.pool, before).await?.into_iter().collect())
+    }
+
+    async fn drop_part(&self, part: &OldPart) -> Result<bool> {
+        old_part::drop(&self.pool, part).await
     }
 
     async fn wait(&self, timeout: Duration) {

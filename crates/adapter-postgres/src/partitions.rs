@@ -38,17 +38,26 @@ pub(crate) async fn drop_days(pool: &PgPool, statement: &'static str, keep_from:
 }
 
 async fn try_drop_days(pool: &PgPool, statement: &'static str, keep_from: NaiveDate) -> sqlx::Result<()> {
-    let mut transaction = in_turn(pool).await?;
+    drop_when_free(in_turn(pool).await?, statement, keep_from).await.map(drop)
+}
+
+/// Drops and commits; `false`, and nothing done, when somebody is reading.
+pub(crate) async fn drop_when_free(
+    mut transaction: Transaction<'static, Postgres>,
+    statement: &'static str,
+    keep_from: NaiveDate,
+) -> sqlx::Result<bool> {
     // Who waits for the table stands in everybody's way: a long read, such as an audit's, is left alone until the next time.
     sqlx::query(include_str!("sql/partitions/wait_briefly.sql")).execute(&mut *transaction).await?;
     let dropped = sqlx::query(statement).bind(keep_from).execute(&mut *transaction).await;
     match dropped {
         Err(error) if sqlstate(&error).as_deref() == Some(LOCKED) => {
-            tracing::debug!(%error, "old answers are dropped another time");
-            transaction.rollback().await
+            tracing::debug!(%error, "old partitions are dropped another time");
+            transaction.rollback().await?;
+            Ok(false)
         }
         Err(error) => Err(error),
-        Ok(_) => transaction.commit().await,
+        Ok(_) => transaction.commit().await.map(|()| true),
     }
 }
 
@@ -59,7 +68,7 @@ async fn close_days(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// A transaction that only one process has at a time.
-async fn in_turn(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+pub(crate) async fn in_turn(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let mut transaction = pool.begin().await?;
     sqlx::query(include_str!("sql/partitions/lock.sql")).execute(&mut *transaction).await?;
     Ok(transaction)

@@ -7,7 +7,7 @@ use crate::{
     report::Difference,
 };
 use domain::ids::{EventId, Shard};
-use ports::StoreError;
+use ports::{StoreError, archive};
 use std::collections::HashSet;
 
 /// Rows of the outbox read at once.
@@ -44,6 +44,8 @@ pub(crate) async fn read(stores: &Stores, shard: Shard, checkpoint: &Checkpoint)
     let mut limit = PAGE;
     while let Some(after) = i64::try_from(rows_read.len()).ok().filter(|after| *after < checkpoint.through) {
         let rows = match stores.outbox.read(shard, after, limit).await {
+            // A file of the archive is whole or damaged as a whole; the error names it.
+            Err(error @ StoreError::Corrupt { store: archive::STORE, .. }) => Err(error).reading("archived events")?,
             // Somewhere in these: ask for fewer, until it is this one.
             Err(StoreError::Corrupt { .. }) if limit > 1 => {
                 limit /= 2;

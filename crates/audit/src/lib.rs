@@ -17,6 +17,7 @@
 //! first event, so what it names is what a whole audit names.
 
 mod answers;
+mod archived;
 mod balances;
 mod blocks;
 mod book;

@@ -1,7 +1,7 @@
 //! One shard as the audit sees it: how far its rollups were, then ledger and outbox of one later moment.
 
 use crate::{
-    AuditError, Reading, Stores,
+    AuditError, Reading, Stores, archived,
     blocks::{self, Sealed},
     earlier::Earlier,
     report::Difference,
@@ -44,7 +44,8 @@ impl Picture {
             0 => stores.ledger.snapshot(shard).await,
             _ => stores.ledger.snapshot_after(shard, proved).await,
         };
-        let snapshot = snapshot.reading("the ledger")?;
+        let mut snapshot = snapshot.reading("the ledger")?;
+        archived::put_before(&*stores.outbox, shard, proved, &mut snapshot).await?;
         for (seq, row) in (proved + 1..).zip(&snapshot.events).take_while(|(seq, row)| row.seq == *seq) {
             rows.push(blocks::row(&row.payload));
             if let Some(sealed) = sealed.as_mut().filter(|_| seq <= applied.last_seq) {

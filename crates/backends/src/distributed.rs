@@ -1,6 +1,6 @@
 //! Postgres, Redis, Kafka and Cassandra.
 
-use crate::{Backends, Closing};
+use crate::{Backends, Closing, with_archive};
 use adapter_cassandra::Cassandra;
 use adapter_embedded::MemoryRateLimits;
 use adapter_kafka::{Kafka, KafkaEventLog};
@@ -30,9 +30,11 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
         let (ledger, outbox) = (Arc::new(databases.clone()), Arc::new(databases.clone()));
         (ledger, outbox, closing(databases, |databases| async move { databases.close().await }))
     };
+    let (archive, outbox) = with_archive(config, outbox);
     Ok(Backends {
         ledger,
         outbox,
+        archive,
         settings: shared.clone(),
         accounts: shared.clone(),
         answers: shared.clone(),

@@ -1,6 +1,6 @@
 //! SQLite files in the data folder, and memory.
 
-use crate::Backends;
+use crate::{Backends, with_archive};
 use adapter_embedded::{Embedded, MemoryRateLimits};
 use anyhow::{Context, Result};
 use ports::Clock;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 pub async fn open(config: &Config, clock: &Clock) -> Result<Backends> {
     let stores = Embedded::open(&config.data_dir).await.with_context(|| format!("the data folder {}", config.data_dir.display()))?;
-    Ok(backends(stores, clock))
+    Ok(backends(config, stores, clock))
 }
 
 pub async fn open_read_only(config: &Config, clock: &Clock) -> Result<Backends> {
     let stores =
         Embedded::open_read_only(&config.data_dir).await.with_context(|| format!("the data folder {}", config.data_dir.display()))?;
-    Ok(backends(stores, clock))
+    Ok(backends(config, stores, clock))
 }
 
 pub async fn migrate(config: &Config) -> Result<Vec<String>> {
@@ -24,12 +24,14 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
     Ok(vec![format!("sqlite: {} is up to date", config.data_dir.display())])
 }
 
-fn backends(stores: Embedded, clock: &Clock) -> Backends {
+fn backends(config: &Config, stores: Embedded, clock: &Clock) -> Backends {
     let rate_limits = Arc::new(MemoryRateLimits::new(clock.clone()));
     let shared = Arc::new(stores.clone());
+    let (archive, outbox) = with_archive(config, shared.clone());
     Backends {
         ledger: shared.clone(),
-        outbox: shared.clone(),
+        outbox,
+        archive,
         settings: shared.clone(),
         accounts: shared.clone(),
         answers: shared.clone(),

@@ -7,10 +7,12 @@ mod ledger_databases;
 
 pub use ledger_databases::{Moved, move_shards, shards};
 
+use adapter_embedded::FolderArchive;
 use anyhow::Result;
+use archive::ArchivedOutbox;
 use ports::{
-    Clock, accounts::Accounts, answers::Answers, event_log::EventLog, generations::Generations, ledger::Ledger, outbox::Outbox,
-    rate_limits::RateLimits, replays::Replays, settings::SettingsStore, usage_store::UsageStore, webhooks::Webhooks,
+    Clock, accounts::Accounts, answers::Answers, archive::Archive, event_log::EventLog, generations::Generations, ledger::Ledger,
+    outbox::Outbox, rate_limits::RateLimits, replays::Replays, settings::SettingsStore, usage_store::UsageStore, webhooks::Webhooks,
 };
 use service_kit::config::{Config, StoresMode};
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -19,7 +21,9 @@ use std::{future::Future, pin::Pin, sync::Arc};
 #[derive(Clone)]
 pub struct Backends {
     pub ledger: Arc<dyn Ledger>,
+    /// With what was archived.
     pub outbox: Arc<dyn Outbox>,
+    pub archive: Arc<dyn Archive>,
     pub settings: Arc<dyn SettingsStore>,
     pub accounts: Arc<dyn Accounts>,
     pub answers: Arc<dyn Answers>,
@@ -57,6 +61,12 @@ impl Backends {
     pub async fn close(&self) {
         (self.close)().await;
     }
+}
+
+/// The archive that the settings name, and the outbox with what is in there.
+fn with_archive(config: &Config, outbox: Arc<dyn Outbox>) -> (Arc<dyn Archive>, Arc<dyn Outbox>) {
+    let archive = Arc::new(FolderArchive::new(config.archive_dir()));
+    (archive.clone(), Arc::new(ArchivedOutbox::new(outbox, archive)))
 }
 
 /// Creates or upgrades every store; answers a line for each step done.

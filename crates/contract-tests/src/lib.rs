@@ -4,10 +4,12 @@
 
 pub mod accounts;
 pub mod answers;
+pub mod archive;
 pub mod customers;
 pub mod event_log;
 pub mod generations;
 pub mod ledger;
+pub mod old_events;
 pub mod outbox;
 pub mod rate_limits;
 pub mod replays;

@@ -119,6 +119,8 @@ pub struct ShardSnapshot {
     pub sagas: Vec<Saga>,
     /// The number the shard gave last, whether or not its row exists.
     pub last_seq: i64,
+    /// Events up to here are in the archive and not among these.
+    pub archived_through: i64,
 }
 
 /// An answer under an idempotency key that is about a charge, beside that charge.

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod answers;
+pub mod archive;
 pub mod clock;
 pub mod event_log;
 pub mod generations;

@@ -34,6 +34,7 @@ pub struct Config {
     pub bench: Bench,
     pub webhooks: Webhooks,
     pub audit: Audit,
+    pub archive: Archive,
 }
 
 impl Default for Config {
@@ -58,6 +59,7 @@ impl Default for Config {
             bench: Bench::default(),
             webhooks: Webhooks::default(),
             audit: Audit::default(),
+            archive: Archive::default(),
         }
     }
 }
@@ -157,6 +159,16 @@ pub struct Webhooks {
 pub struct Audit {
     /// The secret that reports are signed with, 64 hexadecimal digits; made in the data folder on first use when absent.
     pub signing_key: Option<SecretString>,
+}
+
+/// What becomes of old events.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Archive {
+    /// Days for which events stay in the outbox before they are archived; 0: for ever.
+    pub keep_days: u32,
+    /// Folder of the archive; absent: `archive` in the data folder.
+    pub dir: Option<PathBuf>,
 }
 
 /// How charges reach the ledger.
@@ -269,6 +281,10 @@ pub enum ConfigError {
 }
 
 impl Config {
+    pub fn archive_dir(&self) -> PathBuf {
+        self.archive.dir.clone().unwrap_or_else(|| self.data_dir.join("archive"))
+    }
+
     /// Reads the file (`weir.toml` of the working folder when none is named and it exists), this process's environment and the flags,
     /// given as (dotted name, text), for example `("stores.mode", "distributed")`.
     pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> Result<Self, ConfigError> {
@@ -301,6 +317,9 @@ impl Config {
         };
         if self.audit.signing_key.as_ref().is_some_and(|secret| !is_key(secret)) {
             return invalid("audit.signing_key", "must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them");
+        }
+        if self.archive.keep_days > 36_500 {
+            return invalid("archive.keep_days", "must be at most 36500 days; 0 keeps events for ever");
         }
         if self.postgres.max_connections == 0 {
             return invalid("postgres.max_connections", "must be at least 1");

@@ -157,7 +157,7 @@ impl Outbox for World {
         let head = |index| {
             let shard = shard(index);
             let [last_seq, published_through] = [&state.written, &state.marks].map(|numbers| numbers.get(&shard).copied().unwrap_or(0));
-            ShardHead { shard, last_seq, published_through }
+            ShardHead { shard, last_seq, published_through, archived_through: 0 }
         };
         Ok((0..SHARDS).map(head).collect())
     }

@@ -1,6 +1,7 @@
 //! The product as its users meet it: real processes, real sockets, the embedded stores and the real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop loudly")]
 
+mod archive;
 mod audit;
 mod audits;
 mod bad_amounts;

@@ -144,7 +144,8 @@ impl Outbox for FakeOutbox {
     }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let last = self.rows.last().unwrap();
-        Ok(vec![ShardHead { shard: last.shard, last_seq: last.seq, published_through: *self.published_through.lock().unwrap() }])
+        let published_through = *self.published_through.lock().unwrap();
+        Ok(vec![ShardHead { shard: last.shard, last_seq: last.seq, published_through, archived_through: 0 }])
     }
 
     async fn acquire_leases(&self, _: Uuid, _: Duration) -> Result<Vec<ShardLease>> {

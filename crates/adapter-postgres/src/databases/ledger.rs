@@ -165,7 +165,7 @@ impl Databases {
         answers.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| corrupt("a request without an answer"))
     }
 
-    fn database(&self, index: usize) -> Result<&crate::Postgres> {
+    pub(super) fn database(&self, index: usize) -> Result<&crate::Postgres> {
         self.all.get(index).ok_or_else(|| corrupt("a database that does not exist"))
     }
 }

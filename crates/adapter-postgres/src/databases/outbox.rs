@@ -3,11 +3,12 @@
 use super::Databases;
 use crate::Postgres;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use futures::future::{select_all, try_join_all};
 use ports::{
     Result,
-    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
+    outbox::{OldPart, Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
@@ -57,8 +58,9 @@ impl Outbox for Databases {
         let mut heads = of_databases.next().unwrap_or_default();
         for of_database in of_databases {
             for (head, other) in heads.iter_mut().zip(of_database) {
-                // Where a shard is, its number is the highest: also while it is on its way.
+                // Where a shard is, its numbers are the highest: also while it is on its way.
                 head.last_seq = head.last_seq.max(other.last_seq);
+                head.archived_through = head.archived_through.max(other.archived_through);
             }
         }
         Ok(heads)
@@ -74,6 +76,16 @@ impl Outbox for Databases {
 
     async fn mark_published(&self, marks: &[(ShardLease, i64)]) -> Result<Vec<Shard>> {
         self.first()?.mark_published(marks).await
+    }
+
+    async fn old_parts(&self, before: DateTime<Utc>) -> Result<Vec<OldPart>> {
+        let of_databases = try_join_all(self.all.iter().map(|database| database.old_parts(before))).await?;
+        let numbered = of_databases.into_iter().enumerate();
+        Ok(numbered.flat_map(|(store, parts)| parts.into_iter().map(move |part| OldPart { store, ..part })).collect())
+    }
+
+    async fn drop_part(&self, part: &OldPart) -> Result<bool> {
+        self.database(part.store)?.drop_part(part).await
     }
 
     async fn wait(&self, timeout: Duration) {

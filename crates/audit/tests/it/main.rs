@@ -2,6 +2,7 @@
 // A test may stop at the first surprise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archived;
 mod buckets;
 mod clean;
 mod corruptions;

@@ -39,6 +39,8 @@ pub struct ShardData {
     pub rows: Vec<Row>,
     pub last_seq: i64,
     pub published_through: i64,
+    /// The snapshot leaves these out, and a row of them is read as from the archive.
+    pub archived_through: i64,
     pub log: Vec<LogRecord>,
     /// Offsets of dead letters.
     pub set_aside: Vec<i64>,

@@ -4,10 +4,12 @@
 mod accounts;
 mod adapters;
 mod answers;
+mod archive;
 mod databases;
 mod event_log;
 mod generations;
 mod ledger;
+mod old_events;
 mod outbox;
 mod postgres;
 mod rate_limits;

@@ -12,8 +12,10 @@ pub enum Kind {
 
 use Kind::{Flag, List, Text, Whole};
 
-pub const ALL: [(&str, Kind); 33] = [
+pub const ALL: [(&str, Kind); 35] = [
     ("admin.api_key", Text),
+    ("archive.dir", Text),
+    ("archive.keep_days", Whole),
     ("audit.signing_key", Text),
     ("bench.echo", Flag),
     ("cassandra.keyspace", Text),

@@ -290,6 +290,7 @@ impl Ledger for Journal {
             sagas: rows.state.sagas.values().filter(|saga| saga.shard() == shard).cloned().collect(),
             budgets: rows.state.budgets.values().filter(|budget| budget.key.payer.shard() == shard).cloned().collect(),
             last_seq: i64::try_from(of_shard.len()).unwrap_or(i64::MAX),
+            archived_through: 0,
         })
     }
 
@@ -331,6 +332,7 @@ impl Outbox for Journal {
             shard: *shard,
             last_seq: last_seq(of_shard),
             published_through: of_shard.published_through,
+            archived_through: 0,
         };
         Ok(rows.shards.iter().map(head).collect())
     }

@@ -46,7 +46,8 @@ impl Outbox for FakeLedger {
         Ok(Vec::new())
     }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
-        let head = |shard| ShardHead { shard, last_seq: self.rows_of(shard).len().try_into().unwrap(), published_through: 0 };
+        let last_seq = |shard| self.rows_of(shard).len().try_into().unwrap();
+        let head = |shard| ShardHead { shard, last_seq: last_seq(shard), published_through: 0, archived_through: 0 };
         Ok(Shard::all().map(head).collect())
     }
     async fn acquire_leases(&self, _: Uuid, _: Duration) -> Result<Vec<ShardLease>> {

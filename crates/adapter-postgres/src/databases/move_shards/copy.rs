@@ -53,6 +53,7 @@ struct Head {
     budgets: bool,
     closed_day: NaiveDate,
     closed_seq: i64,
+    archived_through: i64,
 }
 
 /// Copies the shards again and again, each time only what is new.
@@ -112,7 +113,8 @@ impl Copier {
             .bind(self.heads.iter().map(|head| head.epoch).collect::<Vec<_>>())
             .bind(self.heads.iter().map(|head| head.budgets).collect::<Vec<_>>())
             .bind(self.heads.iter().map(|head| head.closed_day).collect::<Vec<_>>())
-            .bind(self.heads.iter().map(|head| head.closed_seq).collect::<Vec<_>>());
+            .bind(self.heads.iter().map(|head| head.closed_seq).collect::<Vec<_>>())
+            .bind(self.heads.iter().map(|head| head.archived_through).collect::<Vec<_>>());
         Ok(statement.execute(target).await.map(drop)?)
     }
 

@@ -1,1 +1,1 @@
-SELECT last_seq FROM outbox_shard WHERE shard = $1;
+SELECT s.last_seq, h.archived_through FROM outbox_shard AS s JOIN outbox_history AS h USING (shard) WHERE s.shard = $1;

@@ -73,13 +73,14 @@ impl Ledger for World {
             event: event_codec::decode(&row.payload).map_err(|error| error.to_string()),
         };
         Ok(ShardSnapshot {
-            events: data.rows.iter().map(event).collect(),
+            events: data.rows.iter().filter(|row| row.seq > data.archived_through).map(event).collect(),
             charges: data.state.charges.values().cloned().collect(),
             pools: data.state.pools.values().cloned().collect(),
             past_periods: data.state.past_periods.iter().map(|((key, _), period)| (key.clone(), *period)).collect(),
             budgets: data.state.budgets.values().cloned().collect(),
             sagas: data.state.sagas.values().cloned().collect(),
             last_seq: data.last_seq,
+            archived_through: data.archived_through,
         })
     }
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
@@ -125,8 +126,10 @@ impl Outbox for World {
     }
     async fn heads(&self) -> Result<Vec<ShardHead>> {
         let data = World::read(self);
-        let head =
-            |(shard, data): (Shard, &ShardData)| ShardHead { shard, last_seq: data.last_seq, published_through: data.published_through };
+        let head = |(shard, data): (Shard, &ShardData)| {
+            let ShardData { last_seq, published_through, archived_through, .. } = *data;
+            ShardHead { shard, last_seq, published_through, archived_through }
+        };
         Ok(Shard::all().zip(&data.shards).map(head).collect())
     }
     async fn acquire_leases(&self, _: Uuid, _: Duration) -> Result<Vec<ShardLease>> {
