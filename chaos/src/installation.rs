@@ -1,0 +1,103 @@
+//! An installation of Weir on the harness's servers: a database, topics and a keyspace of its own, and the audit of all that.
+
+use crate::{process::Setup, stack::Stack};
+use anyhow::{Context, Result, bail};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+pub struct Installation {
+    weir: PathBuf,
+    pub env: Vec<(String, String)>,
+    pub admin_key: String,
+    pub data: PathBuf,
+}
+
+impl Installation {
+    /// Creates everything with `weir migrate`.
+    ///
+    /// # Errors
+    /// With the words of `weir migrate`.
+    pub async fn create(weir: &Path, stack: &Stack) -> Result<Self> {
+        let name = format!("chaos{}", &Uuid::new_v4().simple().to_string()[..12]);
+        let data = stack.folder.join("installations").join(&name);
+        std::fs::create_dir_all(&data)?;
+        let postgres = stack.setting("WEIR__POSTGRES__URL")?;
+        let (server, _) = postgres.rsplit_once('/').context("WEIR__POSTGRES__URL names no database")?;
+        let admin_key = format!("weir_chaos_{}", Uuid::new_v4().simple());
+        let env = [
+            ("WEIR__STORES__MODE", "distributed".to_owned()),
+            ("WEIR__POSTGRES__URL", format!("{server}/{name}")),
+            ("WEIR__REDIS__URL", stack.setting("WEIR__REDIS__URL")?.to_owned()),
+            ("WEIR__REDIS__PREFIX", name.clone()),
+            ("WEIR__KAFKA__BROKERS", stack.setting("WEIR__KAFKA__BROKERS")?.to_owned()),
+            ("WEIR__KAFKA__TOPIC_PREFIX", name.clone()),
+            ("WEIR__CASSANDRA__NODES", stack.setting("WEIR__CASSANDRA__NODES")?.to_owned()),
+            ("WEIR__CASSANDRA__KEYSPACE", name.clone()),
+            ("WEIR__ADMIN__API_KEY", admin_key.clone()),
+            ("WEIR__IDENTITY__SECRET", stack.setting("WEIR__IDENTITY__SECRET")?.to_owned()),
+            ("WEIR__LOG", "warn".to_owned()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let installation = Self { weir: weir.to_owned(), env, admin_key, data };
+        installation.migrate().await?;
+        Ok(installation)
+    }
+
+    /// # Errors
+    /// With the words of `weir migrate`.
+    pub async fn migrate(&self) -> Result<()> {
+        let output = self.setup("").command().arg("migrate").output().await.context("weir cannot be started")?;
+        if !output.status.success() {
+            bail!("weir migrate failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    pub fn setting(&self, name: &str) -> &str {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+
+    /// The same setting with another server.
+    ///
+    /// # Errors
+    /// When the setting is no URL with a server.
+    pub fn through(&self, name: &str, server: SocketAddr) -> Result<String> {
+        let url = self.setting(name);
+        let (user, behind) = url.rsplit_once('@').with_context(|| format!("{name} names no server"))?;
+        let (_, database) = behind.split_once('/').with_context(|| format!("{name} names no database"))?;
+        Ok(format!("{user}@{server}/{database}"))
+    }
+
+    /// How a process with these roles is started.
+    pub fn setup(&self, roles: &'static str) -> Setup {
+        let listen = format!("127.0.0.1:{}", own_redis::free_port());
+        Setup { weir: self.weir.clone(), roles, listen, env: self.env.clone(), data: self.data.clone() }
+    }
+
+    /// `weir audit`, past all proxies: the number of events that it checked.
+    ///
+    /// # Errors
+    /// With the report when the exit code is not 0.
+    pub async fn audit(&self) -> Result<u64> {
+        let output = self.setup("").command().args(["audit", "--json"]).output().await.context("weir cannot be started")?;
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let kept = self.data.join(format!("audit-{}.json", Uuid::new_v4().simple()));
+            std::fs::write(&kept, &report)?;
+            bail!("weir audit: {}; {}{}", output.status, String::from_utf8_lossy(&output.stderr).trim(), failed(&report));
+        }
+        let report: serde_json::Value = serde_json::from_str(&report).context("the report of weir audit")?;
+        report["checkedEvents"].as_u64().context("a report without checkedEvents")
+    }
+}
+
+/// The invariants that do not hold, each with what was found.
+fn failed(report: &str) -> String {
+    let Ok(report) = serde_json::from_str::<serde_json::Value>(report) else { return report.to_owned() };
+    let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
+    let failed = invariants.into_iter().filter(|invariant| invariant["different"] != 0);
+    failed.map(|invariant| format!(" {invariant}")).collect()
+}
