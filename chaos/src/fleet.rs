@@ -48,9 +48,7 @@ impl Fleet {
             setup.set("WEIR__CONFIG_SERVICE__URL", &config);
             setup.set("WEIR__SERVICES__TOKEN__URLS", &token_urls);
             setup.set("WEIR__SERVICES__ANALYTICS__URLS", &analytics_urls);
-            for stub in ["OPENAI", "GEMINI", "QWEN", "PAYMENT"] {
-                setup.set(&format!("WEIR__STUBS__{stub}__LISTEN"), &format!("127.0.0.1:{}", own_redis::free_port()));
-            }
+            give_stubs_free_ports(&mut setup);
             let roles = setup.roles;
             for detour in detours.iter().filter(|detour| detour.role == roles) {
                 setup.set(detour.setting, &detour.value);
@@ -63,11 +61,38 @@ impl Fleet {
         Ok(Self { front, tokens, relays, analytics })
     }
 
+    /// Everything in one process, with these settings too.
+    ///
+    /// # Errors
+    /// With the log of the process when it does not serve.
+    pub async fn of_one(installation: &Installation, settings: &[(&str, String)]) -> Result<Self> {
+        let mut setup = installation.setup("");
+        give_stubs_free_ports(&mut setup);
+        for (name, value) in settings {
+            setup.set(name, value);
+        }
+        Ok(Self { front: Process::start(setup).await?, tokens: Vec::new(), relays: Vec::new(), analytics: Vec::new() })
+    }
+
     pub fn url(&self) -> String {
         self.front.setup.url()
     }
 
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        std::iter::once(&self.front).chain(&self.tokens).chain(&self.relays).chain(&self.analytics)
+    /// Asks all of them to end, the front first, so that what follows finds no lease and no member of a consumer group left.
+    ///
+    /// # Errors
+    /// When one does not end by itself, or has panicked at any time.
+    pub async fn stop(mut self) -> Result<()> {
+        self.front.stop().await?;
+        let others = self.tokens.iter_mut().chain(&mut self.relays).chain(&mut self.analytics);
+        futures::future::try_join_all(others.map(Process::stop)).await?;
+        let mut all = std::iter::once(&self.front).chain(&self.tokens).chain(&self.relays).chain(&self.analytics);
+        all.try_for_each(Process::never_panicked)
+    }
+}
+
+fn give_stubs_free_ports(setup: &mut Setup) {
+    for stub in ["OPENAI", "GEMINI", "QWEN", "PAYMENT"] {
+        setup.set(&format!("WEIR__STUBS__{stub}__LISTEN"), &format!("127.0.0.1:{}", own_redis::free_port()));
     }
 }

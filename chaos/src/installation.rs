@@ -12,21 +12,20 @@ pub struct Installation {
     weir: PathBuf,
     pub env: Vec<(String, String)>,
     pub admin_key: String,
-    pub data: PathBuf,
+    data: PathBuf,
+    pub logs: PathBuf,
 }
 
 impl Installation {
-    /// Creates everything with `weir migrate`.
+    /// Creates everything with `weir migrate`, on the stack's servers but for those that are named.
     ///
     /// # Errors
     /// With the words of `weir migrate`.
-    pub async fn create(weir: &Path, stack: &Stack) -> Result<Self> {
-        let name = format!("chaos{}", &Uuid::new_v4().simple().to_string()[..12]);
-        let data = stack.folder.join("installations").join(&name);
-        std::fs::create_dir_all(&data)?;
+    pub async fn create(weir: &Path, stack: &Stack, elsewhere: &[(&str, &str)]) -> Result<Self> {
+        let (name, folder) = place(stack)?;
         let postgres = stack.setting("WEIR__POSTGRES__URL")?;
         let (server, _) = postgres.rsplit_once('/').context("WEIR__POSTGRES__URL names no database")?;
-        let admin_key = format!("weir_chaos_{}", Uuid::new_v4().simple());
+        let admin_key = admin_key();
         let env = [
             ("WEIR__STORES__MODE", "distributed".to_owned()),
             ("WEIR__POSTGRES__URL", format!("{server}/{name}")),
@@ -41,9 +40,25 @@ impl Installation {
             ("WEIR__LOG", "warn".to_owned()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let installation = Self { weir: weir.to_owned(), env, admin_key, data };
+        let mut installation = Self { weir: weir.to_owned(), env, admin_key, data: folder.clone(), logs: folder };
+        for (name, value) in elsewhere {
+            installation.env.retain(|(known, _)| known != name);
+            installation.env.push(((*name).to_owned(), (*value).to_owned()));
+        }
         installation.migrate().await?;
         Ok(installation)
+    }
+
+    /// On SQLite and memory, in its own folder or in the one that is given.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn embedded(weir: &Path, stack: &Stack, data: Option<PathBuf>) -> Result<Self> {
+        let (_, logs) = place(stack)?;
+        let admin_key = admin_key();
+        let env = [("WEIR__STORES__MODE", "embedded"), ("WEIR__ADMIN__API_KEY", &admin_key), ("WEIR__LOG", "warn")];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Self { weir: weir.to_owned(), env, admin_key, data: data.unwrap_or_else(|| logs.clone()), logs })
     }
 
     /// # Errors
@@ -74,7 +89,7 @@ impl Installation {
     /// How a process with these roles is started.
     pub fn setup(&self, roles: &'static str) -> Setup {
         let listen = format!("127.0.0.1:{}", own_redis::free_port());
-        Setup { weir: self.weir.clone(), roles, listen, env: self.env.clone(), data: self.data.clone() }
+        Setup { weir: self.weir.clone(), roles, listen, env: self.env.clone(), data: self.data.clone(), logs: self.logs.clone() }
     }
 
     /// `weir audit`, past all proxies: the number of events that it checked.
@@ -85,13 +100,25 @@ impl Installation {
         let output = self.setup("").command().args(["audit", "--json"]).output().await.context("weir cannot be started")?;
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            let kept = self.data.join(format!("audit-{}.json", Uuid::new_v4().simple()));
+            let kept = self.logs.join(format!("audit-{}.json", Uuid::new_v4().simple()));
             std::fs::write(&kept, &report)?;
             bail!("weir audit: {}; {}{}", output.status, String::from_utf8_lossy(&output.stderr).trim(), failed(&report));
         }
         let report: serde_json::Value = serde_json::from_str(&report).context("the report of weir audit")?;
         report["checkedEvents"].as_u64().context("a report without checkedEvents")
     }
+}
+
+/// A name that is nobody else's, and a folder of this name.
+fn place(stack: &Stack) -> Result<(String, PathBuf)> {
+    let name = format!("chaos{}", &Uuid::new_v4().simple().to_string()[..12]);
+    let folder = stack.folder.join("installations").join(&name);
+    std::fs::create_dir_all(&folder)?;
+    Ok((name, folder))
+}
+
+fn admin_key() -> String {
+    format!("weir_chaos_{}", Uuid::new_v4().simple())
 }
 
 /// The invariants that do not hold, each with what was found.

@@ -1,5 +1,6 @@
 //! Breaks processes, servers and connections of a real Weir under load, and then proves that every figure is right.
 
+pub mod brokers;
 pub mod fleet;
 pub mod installation;
 pub mod journal;

@@ -107,6 +107,8 @@ struct Shared {
     answered: AtomicU64,
     /// Attempts that were not answered with 2xx.
     failed: AtomicU64,
+    /// What the latest of them was told.
+    failure: Mutex<String>,
     journal: Mutex<Journal>,
     /// Answers that nobody should ever get.
     wrong: Mutex<Vec<String>>,
@@ -139,6 +141,10 @@ impl Load {
     /// Attempts that were not.
     pub fn failed(&self) -> u64 {
         self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    pub fn latest_failure(&self) -> String {
+        locked(&self.shared.failure).clone()
     }
 
     /// Until so many more requests are answered.
@@ -186,7 +192,7 @@ struct Client {
 
 enum Answer {
     Charge(String),
-    Again,
+    Again(String),
     Wrong(String),
 }
 
@@ -209,7 +215,8 @@ impl Client {
                         self.shared.answered.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
-                    Answer::Again => {
+                    Answer::Again(why) => {
+                        *locked(&self.shared.failure) = why;
                         self.shared.failed.fetch_add(1, Ordering::Relaxed);
                         sleep(PAUSE_BEFORE_REPEAT).await;
                     }
@@ -222,18 +229,22 @@ impl Client {
 
     async fn ask(&self, key: &str, body: &Value) -> Answer {
         let request = self.api.http.post(format!("{}/api/v1/tokens/consume", self.api.base)).json(body);
-        let Ok(response) = request.header("x-api-key", &self.api.key).header("idempotency-key", key).send().await else {
-            return Answer::Again;
+        let response = match request.header("x-api-key", &self.api.key).header("idempotency-key", key).send().await {
+            Ok(response) => response,
+            Err(error) => return Answer::Again(format!("{:#}", anyhow::Error::from(error))),
         };
         let (status, pause) = (response.status(), response.headers().contains_key("retry-after"));
-        let Ok(text) = response.text().await else { return Answer::Again };
+        let text = match response.text().await {
+            Ok(text) => text,
+            Err(error) => return Answer::Again(format!("{:#}", anyhow::Error::from(error))),
+        };
         if status.is_success() {
             let charge = serde_json::from_str::<Value>(&text).ok().and_then(|body| body["chargeId"].as_str().map(str::to_owned));
             return charge.map_or_else(|| Answer::Wrong(format!("{status} without a charge: {text}")), Answer::Charge);
         }
         match status.as_u16() {
             503 if !pause => Answer::Wrong(format!("503 without Retry-After: {text}")),
-            409 | 502 | 503 | 504 => Answer::Again,
+            409 | 502 | 503 | 504 => Answer::Again(format!("{status} {text}")),
             _ => Answer::Wrong(format!("{status} {text}")),
         }
     }

@@ -30,6 +30,8 @@ pub struct Setup {
     pub listen: String,
     pub env: Vec<(String, String)>,
     pub data: PathBuf,
+    /// Elsewhere, where the disk of the data may be full.
+    pub logs: PathBuf,
 }
 
 impl Setup {
@@ -54,7 +56,7 @@ impl Setup {
     }
 
     fn log(&self) -> PathBuf {
-        self.data.join(format!("{}-{}.log", self.roles.replace(',', "-"), self.listen.replace(':', "-")))
+        self.logs.join(format!("weir-{}-{}.log", self.roles.replace(',', "-"), self.listen.replace(':', "-")))
     }
 }
 

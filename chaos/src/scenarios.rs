@@ -1,7 +1,10 @@
 //! What is done to Weir: one entry for each fault, under the row of `docs/chaos.md` that it proves.
 
 mod buckets;
+mod clocks;
+mod clusters;
 mod commits;
+mod embedded;
 mod frozen;
 mod killed;
 mod produces;
@@ -40,8 +43,18 @@ impl std::error::Error for NotRun {}
 
 /// In the order of the pipeline.
 pub fn all() -> Vec<Scenario> {
-    [killed::all(), frozen::all(), commits::all(), buckets::all(), produces::all(), statements::all(), servers::all(), rolling::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let groups = [
+        killed::all(),
+        frozen::all(),
+        commits::all(),
+        buckets::all(),
+        produces::all(),
+        statements::all(),
+        servers::all(),
+        clusters::all(),
+        rolling::all(),
+        clocks::all(),
+        embedded::all(),
+    ];
+    groups.into_iter().flatten().collect()
 }

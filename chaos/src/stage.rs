@@ -67,9 +67,27 @@ impl Stage {
     /// When `weir migrate` fails.
     pub async fn installation(&mut self) -> Result<&Installation> {
         if self.installation.is_none() {
-            self.installation = Some(Installation::create(&self.weir, &self.stack).await?);
+            self.installation = Some(Installation::create(&self.weir, &self.stack, &[]).await?);
         }
         self.installation.as_ref().context("no installation")
+    }
+
+    /// One of its own, with another server instead of the stack's: for the next trial.
+    ///
+    /// # Errors
+    /// When `weir migrate` fails.
+    pub async fn enter_installation_on(&mut self, setting: &str, server: &str) -> Result<()> {
+        self.installation = Some(Installation::create(&self.weir, &self.stack, &[(setting, server)]).await?);
+        Ok(())
+    }
+
+    /// Embedded, in a folder of its own or in this one: for the next trial.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn enter_embedded(&mut self, data: Option<PathBuf>) -> Result<()> {
+        self.installation = Some(Installation::embedded(&self.weir, &self.stack, data)?);
+        Ok(())
     }
 
     /// The next trial gets an installation of its own.
@@ -87,7 +105,7 @@ impl Stage {
             Ok(proof) => eprintln!("chaos:   held in {:.0} s: {proof:?}", took.as_secs_f64()),
             Err(error) => {
                 let installation = self.leave_installation();
-                let place = installation.map(|installation| installation.data.display().to_string()).unwrap_or_default();
+                let place = installation.map(|installation| installation.logs.display().to_string()).unwrap_or_default();
                 eprintln!("chaos:   {error:#} (logs in {place})");
             }
         }
@@ -97,8 +115,14 @@ impl Stage {
     /// # Errors
     /// When a process does not start or the first requests are not answered.
     pub async fn begin(&mut self, sizes: Sizes, detours: &[Detour]) -> Result<Trial> {
+        let fleet = Fleet::start(self.installation().await?, sizes, detours).await?;
+        self.begin_with(fleet).await
+    }
+
+    /// # Errors
+    /// When the first requests are not answered.
+    pub async fn begin_with(&mut self, fleet: Fleet) -> Result<Trial> {
         let installation = self.installation().await?;
-        let fleet = Fleet::start(installation, sizes, detours).await?;
         let api = Api::new(fleet.url(), installation.admin_key.clone())?;
         let payers = api.payers(PAYERS).await.context("preparing the payers")?;
         let load = Load::start(&api, &payers);
@@ -113,11 +137,14 @@ impl Stage {
     pub async fn prove(&mut self, trial: Trial, faults: u64) -> Result<Proof> {
         trial.load.goes_on(REQUESTS_AFTER).await.context("after the last fault")?;
         let failed = trial.load.failed();
+        if failed > 0 {
+            eprintln!("chaos:   {failed} attempts failed, the latest with: {}", trial.load.latest_failure());
+        }
         let journal = trial.load.finish().await?;
         journal::holds(&journal, &trial.payers, &trial.api).await?;
         drained(&trial.api).await?;
         let events = self.installation().await?.audit().await?;
-        trial.fleet.processes().try_for_each(|process| process.never_panicked())?;
+        trial.fleet.stop().await?;
         Ok(Proof { faults, answered: journal.len(), failed, events })
     }
 

@@ -27,7 +27,7 @@ pub fn all() -> Vec<Scenario> {
             row: "A2",
             fault: "the connection breaks before the COMMIT arrives",
             times: 40,
-            short: Some(3),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Fault::CutRequest)),
         },
         Scenario {

@@ -17,7 +17,7 @@ pub fn all() -> Vec<Scenario> {
         name: "frozen",
         row: "A18 B2 C2",
         fault: "SIGSTOP of a token-service, a relay and an analytics past their leases, SIGCONT",
-        times: 9,
+        times: 6,
         short: None,
         play: |stage, times| Box::pin(play(stage, times)),
     }]

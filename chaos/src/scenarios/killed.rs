@@ -23,7 +23,7 @@ pub fn all() -> Vec<Scenario> {
             row: "B1",
             fault: "kill -9 of an outbox-relay",
             times: 15,
-            short: Some(1),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, |fleet| &mut fleet.relays)),
         },
         Scenario {
@@ -31,7 +31,7 @@ pub fn all() -> Vec<Scenario> {
             row: "C1",
             fault: "kill -9 of an analytics process",
             times: 15,
-            short: Some(1),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, |fleet| &mut fleet.analytics)),
         },
     ]

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::Result;
 use std::time::Duration;
 
-const EVERY: u64 = 6;
+const EVERY: u64 = 3;
 /// Slower than the load, so that a backlog builds up.
 const TRICKLE: Condition = Condition::Throttled { bytes_per_sec: 40_000 };
 
@@ -36,7 +36,7 @@ pub fn all() -> Vec<Scenario> {
             row: "B5",
             fault: "the records arrive twice",
             times: 40,
-            short: Some(3),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Fault::Duplicate)),
         },
         Scenario {

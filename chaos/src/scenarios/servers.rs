@@ -31,8 +31,8 @@ pub fn all() -> Vec<Scenario> {
             name: "kafka-killed",
             row: "B7",
             fault: "kill -9 of the only broker, back after 8 s",
-            times: 3,
-            short: Some(1),
+            times: 2,
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Server::Kafka, Duration::from_secs(8))),
         },
         Scenario {

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::Result;
 use std::time::Duration;
 
-const EVERY: u64 = 12;
+const EVERY: u64 = 4;
 /// Longer than the driver waits for an answer.
 const LATE: Duration = Duration::from_secs(11);
 const AWAY: Duration = Duration::from_secs(15);
@@ -29,14 +29,14 @@ pub fn all() -> Vec<Scenario> {
             row: "C1",
             fault: "a statement arrives twice",
             times: 40,
-            short: Some(4),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Fault::Duplicate, ONE_OF_EACH)),
         },
         Scenario {
             name: "statement-late",
             row: "C4",
             fault: "a statement arrives 11 s late, after it was reported as failed and repeated",
-            times: 6,
+            times: 3,
             short: None,
             play: |stage, times| Box::pin(play(stage, times, Fault::DelayRequest(LATE), TWO_OF_EACH)),
         },
@@ -45,7 +45,7 @@ pub fn all() -> Vec<Scenario> {
             row: "C4",
             fault: "a result comes 2 s late",
             times: 6,
-            short: Some(1),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Fault::DelayAnswer(Duration::from_secs(2)), ONE_OF_EACH)),
         },
         Scenario {
