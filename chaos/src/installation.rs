@@ -1,7 +1,8 @@
 //! An installation of Weir on the harness's servers: a database, topics and a keyspace of its own, and the audit of all that.
 
 use crate::{process::Setup, stack::Stack};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -95,17 +96,29 @@ impl Installation {
     /// `weir audit`, past all proxies: the number of events that it checked.
     ///
     /// # Errors
-    /// With the report when the exit code is not 0.
+    /// With what it found when it is not clean. The report is kept beside the logs.
     pub async fn audit(&self) -> Result<u64> {
-        let output = self.setup("").command().args(["audit", "--json"]).output().await.context("weir cannot be started")?;
-        let report = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
+        let report = self.report().await?;
+        if report["clean"] != true {
             let kept = self.logs.join(format!("audit-{}.json", Uuid::new_v4().simple()));
-            std::fs::write(&kept, &report)?;
-            bail!("weir audit: {}; {}{}", output.status, String::from_utf8_lossy(&output.stderr).trim(), failed(&report));
+            std::fs::write(&kept, format!("{report:#}"))?;
+            bail!("weir audit is not clean, see {}: {}", kept.display(), failed(&report));
         }
-        let report: serde_json::Value = serde_json::from_str(&report).context("the report of weir audit")?;
         report["checkedEvents"].as_u64().context("a report without checkedEvents")
+    }
+
+    /// What `weir audit` says, clean or not.
+    ///
+    /// # Errors
+    /// When it could not check.
+    pub async fn report(&self) -> Result<Value> {
+        let output = self.setup("").command().args(["audit", "--json"]).output().await.context("weir cannot be started")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(&said)
+            .with_context(|| format!("weir audit: {}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))?;
+        // The code is what scripts go by.
+        ensure!(output.status.code() == Some(i32::from(report["clean"] != true)), "weir audit ended with {}: {report}", output.status);
+        Ok(report)
     }
 }
 
@@ -121,10 +134,11 @@ fn admin_key() -> String {
     format!("weir_chaos_{}", Uuid::new_v4().simple())
 }
 
-/// The invariants that do not hold, each with what was found.
-fn failed(report: &str) -> String {
-    let Ok(report) = serde_json::from_str::<serde_json::Value>(report) else { return report.to_owned() };
-    let invariants = report["invariants"].as_array().cloned().unwrap_or_default();
-    let failed = invariants.into_iter().filter(|invariant| invariant["different"] != 0);
-    failed.map(|invariant| format!(" {invariant}")).collect()
+/// The invariants that do not hold, with the first difference of each.
+fn failed(report: &Value) -> String {
+    let invariants = report["invariants"].as_array().into_iter().flatten();
+    let failed = invariants.filter(|invariant| invariant["different"] != 0);
+    let texts =
+        failed.map(|invariant| format!("{} {} different, first {}", invariant["id"], invariant["different"], invariant["differences"][0]));
+    texts.collect::<Vec<_>>().join("; ")
 }

@@ -6,22 +6,27 @@ mod kafka;
 mod postgres;
 mod pump;
 mod redis;
+#[cfg(test)]
+mod tests;
 
 use anyhow::Result;
 use conversation::Conversation;
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::AbortHandle,
 };
+
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,7 +95,7 @@ impl Proxy {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn start(protocol: Protocol, listen: &str, server: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        let listener = listening(listen).await?;
         let address = listener.local_addr()?;
         let control =
             Arc::new(Control { armed: Mutex::default(), done: AtomicU64::new(0), condition: watch::Sender::new(Condition::Open) });
@@ -167,6 +172,19 @@ impl Protocol {
             Self::Redis => Box::<redis::Redis>::default(),
             Self::Kafka => Box::<kafka::Kafka>::default(),
             Self::Cassandra => Box::<cassandra::Cassandra>::default(),
+        }
+    }
+}
+
+/// A proxy that was dropped just now still has its address for a moment.
+async fn listening(listen: &str) -> Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(listen).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < RELEASED_WITHIN => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return Ok(bound?),
         }
     }
 }

@@ -8,6 +8,7 @@ mod embedded;
 mod frozen;
 mod killed;
 mod produces;
+mod restored;
 mod rolling;
 mod servers;
 mod statements;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         statements::all(),
         servers::all(),
         clusters::all(),
+        restored::all(),
         rolling::all(),
         clocks::all(),
         embedded::all(),
