@@ -1,7 +1,7 @@
 //! The proxy between Weir's own drivers and the real servers.
 
 use chaos::{
-    proxy::{Condition, Fault, Protocol, Proxy},
+    proxy::{Condition, Fault, Protocol},
     stack::Stack,
 };
 use rdkafka::{
@@ -51,11 +51,11 @@ async fn redis(stack: &Stack) {
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let first: i64 = script.invoke_async(&mut connection).await.unwrap();
     proxy.arm(Fault::CutAnswer, 1, 1);
-    script.invoke_async::<i64>(&mut connection).await.unwrap_err();
+    script.invoke_async::<_, i64>(&mut connection).await.unwrap_err();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     proxy.condition(Condition::BlackHole);
     let began = Instant::now();
-    let (answer, ()) = tokio::join!(script.invoke_async::<i64>(&mut connection), async {
+    let (answer, ()) = tokio::join!(script.invoke_async::<_, i64>(&mut connection), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         proxy.condition(Condition::Open);
     });
