@@ -19,7 +19,7 @@ pub fn all() -> Vec<Scenario> {
             row: "A1",
             fault: "Redis took the tokens and its answer is cut",
             times: 40,
-            short: Some(4),
+            short: None,
             play: |stage, times| Box::pin(at_the_connection(stage, times, Fault::CutAnswer)),
         },
         Scenario {
@@ -43,7 +43,7 @@ pub fn all() -> Vec<Scenario> {
             row: "A7",
             fault: "FLUSHALL under load",
             times: 10,
-            short: Some(2),
+            short: None,
             play: |stage, times| Box::pin(flushed(stage, times)),
         },
     ]

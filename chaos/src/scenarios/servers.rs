@@ -24,7 +24,7 @@ pub fn all() -> Vec<Scenario> {
             row: "A7",
             fault: "kill -9 of Redis, back after 2 s",
             times: 4,
-            short: Some(1),
+            short: None,
             play: |stage, times| Box::pin(play(stage, times, Server::Redis, Duration::from_secs(2))),
         },
         Scenario {
