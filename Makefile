@@ -7,7 +7,7 @@ STACK := infra/local/stack
 # The server settings that `make stack` wrote, exported to one command.
 WITH_STACK := set -a; . ./.local/stack.env; set +a;
 
-.PHONY: help up test stack stack-down build-distributed up-distributed audit seed bench clean
+.PHONY: help up test stack stack-down build-distributed up-distributed audit seed bench chaos clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -38,9 +38,14 @@ bench: stack ## measure: ratios in one run against the ceilings of this machine
 	$(CARGO) build $(BUILD) --locked -p weir -p bench --features weir/distributed
 	@$(WITH_STACK) exec $(TARGET)/weir-bench --weir $(TARGET)/weir $(BENCH_ARGS)
 
+chaos: ## break processes, servers and connections of a real Weir on servers of its own, and prove every figure after it
+	$(CARGO) build $(BUILD) --locked -p weir -p chaos --features weir/distributed
+	@exec $(TARGET)/weir-chaos $(CHAOS_ARGS)
+
 test: ## everything CI runs: formats, lints, all tests on the embedded stores and on the real servers
 	@infra/local/test
 
 clean: ## remove builds and the local servers with their data
 	-$(STACK) down --purge
+	-WEIR_STACK_DIR=.local/chaos $(STACK) down --purge
 	$(CARGO) clean

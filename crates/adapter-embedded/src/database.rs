@@ -2,7 +2,7 @@
 
 use ports::{Result, StoreError};
 use sqlx::{
-    ConnectOptions, Sqlite, SqlitePool, Transaction,
+    ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     pool::PoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
@@ -129,9 +129,36 @@ fn kib(size: u32) -> String {
 }
 
 fn pool(size: u32) -> PoolOptions<Sqlite> {
-    PoolOptions::new().max_connections(size).acquire_timeout(PATIENCE).idle_timeout(None).max_lifetime(None).test_before_acquire(false)
+    let options = PoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
+    // SQLite undoes a transaction by itself when the disk is full or fails. The driver does not notice, still counts it, and would refuse
+    // to begin another one on this connection for ever.
+    let nothing_begun = |connection: &SqliteConnection| !connection.is_in_transaction();
+    let options = options.before_acquire(move |connection, _| Box::pin(std::future::ready(Ok(nothing_begun(connection)))));
+    options.idle_timeout(None).max_lifetime(None).test_before_acquire(false)
 }
 
 async fn connect(options: SqliteConnectOptions, size: u32) -> sqlx::Result<SqlitePool> {
     pool(size).connect_with(options).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn writes_go_on_after_sqlite_has_undone_a_transaction_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CacheKib { writer: 64, reader: 64 };
+        let database = Database::open(&folder.path().join("test.db"), 1, cache).await.unwrap();
+        for durability in [Durability::Now, Durability::WithNext] {
+            let mut transaction = database.begin(durability).await.unwrap();
+            // As a full disk does it.
+            sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+            commit(transaction).await.unwrap_err();
+            let mut transaction = database.begin(durability).await.unwrap();
+            sqlx::query("CREATE TABLE IF NOT EXISTS t (n integer)").execute(&mut *transaction).await.unwrap();
+            commit(transaction).await.unwrap();
+        }
+        database.close().await;
+    }
 }

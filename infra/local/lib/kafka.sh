@@ -16,7 +16,8 @@ kafka_java() {
 
 write_kafka_settings() {
   fill_in "$here/kafka/server.properties" "DATA=$1" \
-    "BROKER_PORT=$(port_of kafka)" "CONTROLLER_PORT=$(port_of kafka_controller)" >"$1/server.properties"
+    "BROKER_PORT=$(port_of kafka)" "CONTROLLER_PORT=$(port_of kafka_controller)" \
+    "FOR_PROXIES_PORT=$(port_of kafka_for_proxies)" "PROXY_PORT=$(port_of kafka_proxy)" >"$1/server.properties"
 }
 
 # The log directory appears under its name only when it is complete.

@@ -7,7 +7,7 @@ port_base_attempts=100
 declare -A port_offset=(
   [postgres]=32 [cassandra]=42 [cassandra_storage]=43 [redis]=79
   [redis_node_1]=80 [redis_node_2]=81 [redis_node_3]=82 [redis_node_1_bus]=83 [redis_node_2_bus]=84 [redis_node_3_bus]=85
-  [kafka]=92 [kafka_controller]=93
+  [kafka]=92 [kafka_controller]=93 [kafka_for_proxies]=94 [kafka_proxy]=95
 )
 
 port_of() {
@@ -17,7 +17,7 @@ port_of() {
 # Every port a server listens on, its public one first.
 ports_of() {
   case $1 in
-    kafka) printf '%d\n' "$(port_of kafka)" "$(port_of kafka_controller)" ;;
+    kafka) printf '%d\n' "$(port_of kafka)" "$(port_of kafka_controller)" "$(port_of kafka_for_proxies)" ;;
     cassandra) printf '%d\n' "$(port_of cassandra)" "$(port_of cassandra_storage)" ;;
     redis_node_*) printf '%d\n' "$(port_of "$1")" "$(port_of "$1_bus")" ;;
     *) port_of "$1" ;;
