@@ -45,7 +45,7 @@ struct Ingest {
 pub fn answer(service: Arc<Service>, caller: Arc<Caller>, body: Body) -> Response {
     let ingest = Ingest {
         service,
-        caller: Arc::new(caller),
+        caller,
         context: request_context::current(),
         lines: Lines::new(body),
         summary: Summary::default(),
