@@ -43,14 +43,8 @@ struct Ingest {
 
 /// One line of JSON for each line, and a summary at the end.
 pub fn answer(service: Arc<Service>, caller: Arc<Caller>, body: Body) -> Response {
-    let ingest = Ingest {
-        service,
-        caller,
-        context: request_context::current(),
-        lines: Lines::new(body),
-        summary: Summary::default(),
-        ended: false,
-    };
+    let ingest =
+        Ingest { service, caller, context: request_context::current(), lines: Lines::new(body), summary: Summary::default(), ended: false };
     let answers = stream::unfold(ingest, |ingest| async move {
         if ingest.ended {
             return None;

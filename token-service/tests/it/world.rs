@@ -133,8 +133,9 @@ impl World {
 
     /// The body as it comes, for streams.
     pub async fn open(&self, caller: &Caller, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Body) {
-        let request =
-            headers.iter().fold(Request::get(path).extension(Arc::new(caller.clone())), |request, (name, value)| request.header(*name, *value));
+        let request = headers
+            .iter()
+            .fold(Request::get(path).extension(Arc::new(caller.clone())), |request, (name, value)| request.header(*name, *value));
         let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         (response.status(), response.into_body())
     }
