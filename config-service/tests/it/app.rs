@@ -97,7 +97,7 @@ impl App {
             request = request.header(*name, *value);
         }
         if let Some(caller) = caller {
-            request = request.extension(caller.clone());
+            request = request.extension(Arc::new(caller.clone()));
         }
         let body = match body {
             Some(body) => {

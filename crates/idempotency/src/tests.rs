@@ -79,7 +79,7 @@ impl World {
     }
 
     fn call(&self, method: Method, caller: Caller, key: Option<&str>, body: &str) -> impl Future<Output = Answer> + use<> {
-        let mut request = Request::builder().method(method).uri("/things").extension(caller);
+        let mut request = Request::builder().method(method).uri("/things").extension(Arc::new(caller));
         if let Some(key) = key {
             request = request.header(HEADER, key);
         }

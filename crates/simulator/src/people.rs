@@ -195,7 +195,7 @@ async fn post(router: Router, user: UserId, key: Option<&String>, what: &str, bo
         Caller { user_id: Some(user), key_id: None, scopes: Scope::DEFAULT.into(), providers: BTreeSet::new(), org_ids: BTreeSet::new() };
     let request = axum::http::Request::post(format!("/api/v1/tokens/{what}")).header("content-type", "application/json");
     let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
-    let request = request.extension(caller).body(Body::from(body.to_string())).ok()?;
+    let request = request.extension(Arc::new(caller)).body(Body::from(body.to_string())).ok()?;
     let response = router.oneshot(request).await.ok()?;
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.ok()?.to_bytes();
