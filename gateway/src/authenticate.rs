@@ -54,8 +54,9 @@ impl Authenticator {
     /// Who sent this, or the 401 (503 while that cannot be known) to answer with.
     pub(crate) async fn authenticate(&self, gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let secret = credential::of(headers)?;
-        let look = || self.revision(gateway, LOOK_TIMEOUT);
-        self.keys.caller(secret, look, || self.ask(gateway, secret)).await.map_err(|denial| match denial {
+        // In boxes: each request's future has room for both, and hardly one needs them.
+        let look = || Box::pin(self.revision(gateway, LOOK_TIMEOUT));
+        self.keys.caller(secret, look, || Box::pin(self.ask(gateway, secret))).await.map_err(|denial| match denial {
             Denial::Refused(refusal) => Problem::unauthenticated(refusal.message()),
             Denial::Away(reason) => Problem::unavailable(Service::Auth.name(), reason),
         })

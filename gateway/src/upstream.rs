@@ -16,7 +16,7 @@ use thiserror::Error;
 use tower::ServiceExt;
 
 /// What services get to see of a client's headers. Identity, correlation and trace are ours, not the client's.
-pub(crate) const FORWARDED: [HeaderName; 7] = [
+pub(crate) static FORWARDED: [HeaderName; 7] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::ACCEPT,
@@ -27,7 +27,7 @@ pub(crate) const FORWARDED: [HeaderName; 7] = [
     header::USER_AGENT,
 ];
 /// A CloudEvent in binary mode has its attributes in the headers.
-pub(crate) const FORWARDED_WITH_EVENT: [HeaderName; 11] = [
+pub(crate) static FORWARDED_WITH_EVENT: [HeaderName; 11] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::ACCEPT,
@@ -40,7 +40,7 @@ pub(crate) const FORWARDED_WITH_EVENT: [HeaderName; 11] = [
     HeaderName::from_static("ce-time"),
     HeaderName::from_static("ce-subject"),
 ];
-pub(crate) const FORWARDED_WITH_KEY: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("x-api-key")];
+pub(crate) static FORWARDED_WITH_KEY: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("x-api-key")];
 
 /// Where one service is.
 #[derive(Debug)]

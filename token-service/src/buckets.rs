@@ -17,7 +17,7 @@ use domain::{
 use futures::future::join;
 use ports::{
     Clock, StoreError,
-    rate_limits::{Bucket, Owners, RateLimits, Take, TakeAnswer, Verdict, payer_of},
+    rate_limits::{Bucket, Owners, RateLimits, Take, TakeAnswer, Verdict, owner, payer_of},
 };
 use std::{
     slice,
@@ -32,9 +32,9 @@ use tokio::sync::{Mutex, MutexGuard};
 pub fn owners_of<'a>(settings: &'a Settings, spend: &Spend) -> Owners<'a> {
     Owners {
         payer: spend.payer,
-        user: Some((spend.user_id.to_string(), settings.tier(spend.facts.user_tier.as_deref()))),
-        org: spend.payer.org().map(|org| (org.to_string(), settings.tier(spend.facts.org_tier.as_deref()))),
-        key: spend.key_id.map(|key| (key.to_string(), settings.tier(spend.key_tier.as_deref()))),
+        user: Some((owner(&spend.user_id), settings.tier(spend.facts.user_tier.as_deref()))),
+        org: spend.payer.org().map(|org| (owner(&org), settings.tier(spend.facts.org_tier.as_deref()))),
+        key: spend.key_id.map(|key| (owner(&key), settings.tier(spend.key_tier.as_deref()))),
     }
 }
 
@@ -94,7 +94,7 @@ impl Buckets {
         }
         match ask_one(self.store.as_ref(), &take).await {
             Ok(answer) => self.answered(take, answer, since).await,
-            Err(error) => self.without_store(take, since, &error).await,
+            Err(error) => Box::pin(self.without_store(take, since, &error)).await,
         }
     }
 
@@ -124,12 +124,13 @@ impl Buckets {
 
     async fn answered(&self, take: Take, answer: TakeAnswer, since: DateTime<Utc>) -> Asked {
         let answer = match answer.verdict {
-            Verdict::Forgotten => self.restore_and_ask(&take).await,
+            // The rare ways lie in boxes of their own: a request's future is moved often and should be small.
+            Verdict::Forgotten => Box::pin(self.restore_and_ask(&take)).await,
             Verdict::Allowed | Verdict::Refused => Ok(answer),
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return self.without_store(take, since, &error).await,
+            Err(error) => return Box::pin(self.without_store(take, since, &error)).await,
         };
         self.note(None);
         let record = RateRecord::of(&take.buckets, &answer.levels, None);

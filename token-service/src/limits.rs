@@ -128,11 +128,12 @@ fn parse(body: TakeBody, caller: &Caller, settings: &Settings) -> Result<(Vec<Bu
         return Err(Problem::field("limit", "limit names one limit twice"));
     }
     let ask = Ask { amount: amount("amount", asked)?, hold: None };
-    let buckets = names.into_iter().map(|name| bucket(name, key, caller, settings)).collect::<Result<_, _>>()?;
+    let (group, owner) = (Group::Principal(caller.principal().into()), Arc::from(key));
+    let buckets = names.into_iter().map(|name| bucket(name, &group, &owner, settings)).collect::<Result<_, _>>()?;
     Ok((buckets, ask))
 }
 
-fn bucket(name: String, owner: &str, caller: &Caller, settings: &Settings) -> Result<Bucket, Problem> {
+fn bucket(name: String, group: &Group, owner: &Arc<str>, settings: &Settings) -> Result<Bucket, Problem> {
     let Some(limit) = settings.limits.get(&name) else {
         let allowed = settings.limits.keys().cloned().collect();
         return Err(Problem::field_allowed("limit", "limit is unknown", allowed));
@@ -140,13 +141,7 @@ fn bucket(name: String, owner: &str, caller: &Caller, settings: &Settings) -> Re
     if limit.algorithm == Algorithm::Concurrency {
         return Err(Problem::field("limit", format!("the limit {name} counts running holds; only a reserve takes from it")));
     }
-    let key = BucketKey {
-        group: Group::Principal(caller.principal()),
-        limit: name,
-        scope: limit.scope,
-        owner: owner.to_owned(),
-        provider: None,
-        model: None,
-    };
+    let key =
+        BucketKey { group: group.clone(), limit: name.into(), scope: limit.scope, owner: Arc::clone(owner), provider: None, model: None };
     Ok(Bucket { key, rule: limit.bucket(&Tier::NEUTRAL), on_outage: limit.on_outage })
 }

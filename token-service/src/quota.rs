@@ -24,7 +24,7 @@ use domain::{
 };
 use ports::{
     accounts::SpendFacts,
-    rate_limits::{Bucket, Owners, applicable},
+    rate_limits::{Bucket, Owners, applicable, owner},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -197,11 +197,11 @@ async fn buckets(
 ) -> Option<Vec<BucketRecord>> {
     let user_tier = settings.tier(facts.user_tier.as_deref());
     let (user, org) = match payer {
-        Payer::User(user) => (Some((user.to_string(), user_tier)), None),
-        Payer::Org(org) => (None, Some((org.to_string(), settings.tier(facts.org_tier.as_deref())))),
+        Payer::User(user) => (Some((owner(&user), user_tier)), None),
+        Payer::Org(org) => (None, Some((owner(&org), settings.tier(facts.org_tier.as_deref())))),
     };
     let own_key = caller.key_id.filter(|_| caller.user_id.map(Payer::User) == Some(payer));
-    let owners = Owners { payer, user, org, key: own_key.map(|key| (key.to_string(), user_tier)) };
+    let owners = Owners { payer, user, org, key: own_key.map(|key| (owner(&key), user_tier)) };
     levels(service, settings, applicable(settings, &owners, provider, None)).await
 }
 
@@ -212,8 +212,8 @@ pub async fn levels(service: &Service, settings: &Settings, asked: Vec<Bucket>) 
     let records = asked.into_iter().zip(readings).map(|(bucket, reading)| {
         let empty_at = now + TimeDelta::milliseconds(reading.empty_after_ms);
         BucketRecord {
-            algorithm: settings.limits.get(&bucket.key.limit).map(|limit| limit.algorithm).unwrap_or_default(),
-            limit: bucket.key.limit,
+            algorithm: settings.limits.get(&*bucket.key.limit).map(|limit| limit.algorithm).unwrap_or_default(),
+            limit: bucket.key.limit.to_string(),
             scope: bucket.key.scope,
             capacity: bucket.rule.capacity(),
             used: bucket.rule.used(reading),

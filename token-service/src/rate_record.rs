@@ -55,7 +55,7 @@ impl Level {
     fn of(bucket: &Bucket, level: BucketLevel) -> Self {
         let rule = bucket.rule;
         Self {
-            limit: bucket.key.limit.clone(),
+            limit: bucket.key.limit.to_string(),
             scope: bucket.key.scope,
             capacity: rule.capacity(),
             used: rule.used(level.reading).get(),

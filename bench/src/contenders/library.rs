@@ -91,7 +91,7 @@ fn shared(provider: &Provider, race: bool) -> Bucket {
 
 fn bucket(provider: &Provider, group: Group, scope: LimitScope, owner: String, capacity: i64) -> Bucket {
     Bucket {
-        key: BucketKey { group, limit: "bench".to_owned(), scope, owner, provider: Some(provider.clone()), model: None },
+        key: BucketKey { group, limit: "bench".into(), scope, owner: owner.into(), provider: Some(provider.clone()), model: None },
         rule: BucketRule::fixed_window(capacity, i64::from(WINDOW_SECS)),
         on_outage: OnOutage::Closed,
     }

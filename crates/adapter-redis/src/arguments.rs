@@ -9,11 +9,11 @@ use domain::{
     bucket::{MAX_CAPACITY, Pace, Return, State},
     ids::Payer,
 };
+use indexmap::IndexSet;
 use ports::{
     Clock,
     rate_limits::{Bucket, Group, Take, Use, restored},
 };
-use std::collections::HashMap;
 
 /// For how long a payer stays known; after it, its next request looks at the ledger once more.
 const KNOWN_MS: i64 = 7 * 86_400_000;
@@ -70,16 +70,15 @@ impl Coder {
     }
 
     pub(crate) fn take(&self, requests: &[Asked<'_>], epoch: &str) -> Arguments {
-        let mut arguments = self.empty();
-        let mut places: HashMap<String, i64> = HashMap::new();
+        let (mut arguments, mut keys) = (self.empty(), Keys::default());
         for Asked { take: request, wanted } in requests {
             arguments.push(request.ask.amount.get());
             let mark = request.payer().map(|payer| self.mark(payer, epoch));
-            let mark = mark.map_or(0, |mark| place(&mut places, &mut arguments.keys, mark));
+            let mark = mark.map_or(0, |mark| keys.place_of(mark));
             arguments.push(mark);
             arguments.push(count(request.buckets.len()));
             for (number, bucket) in request.buckets.iter().enumerate() {
-                let place = place(&mut places, &mut arguments.keys, self.name(bucket));
+                let place = keys.place_of(self.name(bucket));
                 arguments.push(place);
                 arguments.push(bucket.rule.capacity());
                 let (kind, pace) = coded(bucket.rule.pace());
@@ -97,16 +96,16 @@ impl Coder {
                 }
             }
         }
+        arguments.keys = keys.into_names();
         arguments
     }
 
     pub(crate) fn fill(&self, entries: &[(&Bucket, Tokens)], epoch: &str) -> Arguments {
-        let mut arguments = self.empty();
-        let mut places: HashMap<String, i64> = HashMap::new();
+        let (mut arguments, mut keys) = (self.empty(), Keys::default());
         for (bucket, amount) in entries {
-            let own = place(&mut places, &mut arguments.keys, self.name(bucket));
+            let own = keys.place_of(self.name(bucket));
             let mark = match bucket.key.group {
-                Group::Payer(payer) => place(&mut places, &mut arguments.keys, self.mark(payer, epoch)),
+                Group::Payer(payer) => keys.place_of(self.mark(payer, epoch)),
                 Group::Shared | Group::Principal(_) => 0,
             };
             let (kind, pace) = coded(bucket.rule.pace());
@@ -114,6 +113,7 @@ impl Coder {
                 arguments.push(number);
             }
         }
+        arguments.keys = keys.into_names();
         arguments
     }
 
@@ -158,6 +158,21 @@ impl Coder {
     }
 }
 
+/// Names of which each stands once.
+#[derive(Default)]
+struct Keys(IndexSet<String>);
+
+impl Keys {
+    /// From 1.
+    fn place_of(&mut self, name: String) -> i64 {
+        count(self.0.insert_full(name).0) + 1
+    }
+
+    fn into_names(self) -> Vec<String> {
+        self.0.into_iter().collect()
+    }
+}
+
 /// Kind and pace as the scripts take them; the pace of slots is the hold's own.
 const fn coded(pace: Pace) -> (i64, i64) {
     match pace {
@@ -170,14 +185,6 @@ const fn coded(pace: Pace) -> (i64, i64) {
 
 pub(crate) fn content(bucket: &Bucket) -> Content {
     if bucket.rule.is_of_slots() { Content::Slots } else { Content::Amounts }
-}
-
-/// Place of a name among the keys, from 1; each name stands there once.
-fn place(places: &mut HashMap<String, i64>, keys: &mut Vec<String>, name: String) -> i64 {
-    *places.entry(name).or_insert_with_key(|name| {
-        keys.push(name.clone());
-        count(keys.len())
-    })
 }
 
 fn count(length: usize) -> i64 {

@@ -26,8 +26,16 @@ pub(crate) struct Slices {
 /// All buckets of a tag are in one part, so that a request takes from all of its slices or from none.
 #[derive(Default)]
 struct Part {
-    uses: Mutex<HashMap<BucketKey, Usage>>,
+    tags: Mutex<HashMap<String, Tag>>,
     renewing: tokio::sync::Mutex<()>,
+}
+
+/// What this process asks under one tag. Its buckets are told apart only when it is asked often: most tags are not.
+#[derive(Default)]
+struct Tag {
+    began_ms: i64,
+    asks: u32,
+    uses: Vec<(BucketKey, Usage)>,
 }
 
 /// How much this process asks of a bucket, counted since its last slice or for one lease, and what it has of it.
@@ -67,18 +75,19 @@ impl Slices {
 
     /// Spends from the slices of all its buckets, or from none.
     pub(crate) fn spend(&self, tag: &str, take: &Take) -> Option<Vec<BucketLevel>> {
-        let (mut uses, now_ms, amount) = (self.lock(tag), self.now_ms(), take.ask.amount.get());
-        let covers = |bucket: &Bucket| uses.get(&bucket.key).is_some_and(|usage| usage.covers(amount, now_ms));
-        if !take.buckets.iter().all(covers) {
+        let (mut tags, now_ms, amount) = (self.lock(tag), self.now_ms(), take.ask.amount.get());
+        let tag = tags.get_mut(tag).filter(|tag| !tag.uses.is_empty())?;
+        if !take.buckets.iter().all(|bucket| tag.of(bucket).is_some_and(|usage| usage.covers(amount, now_ms))) {
             return None;
         }
-        take.buckets.iter().map(|bucket| uses.get_mut(&bucket.key)?.spend(bucket, amount, now_ms)).collect()
+        take.buckets.iter().map(|bucket| tag.of(bucket)?.spend(bucket, amount, now_ms)).collect()
     }
 
     /// What the process would like to be lent of each bucket beside the request; nothing of a bucket that it asks only now and then.
     pub(crate) fn wanted(&self, tag: &str, take: &Take) -> Vec<i64> {
-        let (uses, now_ms) = (self.lock(tag), self.now_ms());
-        take.buckets.iter().map(|bucket| uses.get(&bucket.key).map_or(0, |usage| usage.wanted(now_ms))).collect()
+        let (mut tags, now_ms) = (self.lock(tag), self.now_ms());
+        let Some(tag) = tags.get_mut(tag).filter(|tag| !tag.uses.is_empty()) else { return Vec::new() };
+        take.buckets.iter().map(|bucket| tag.of(bucket).map_or(0, |usage| usage.wanted(now_ms))).collect()
     }
 
     /// Whoever renews the slices of a tag does it for all who wait.
@@ -88,9 +97,16 @@ impl Slices {
 
     /// After the shared buckets have allowed a request that was sent at `asked_ms`; `lent` and `readings` in the order of its buckets.
     pub(crate) fn lent(&self, tag: &str, take: &Take, asked_ms: i64, lent: &[i64], readings: &[Reading]) {
-        let mut uses = self.lock(tag);
+        let mut tags = self.lock(tag);
+        let Some(tag) = tags.get_mut(tag) else {
+            tags.insert(tag.to_owned(), Tag { began_ms: asked_ms, asks: 1, uses: Vec::new() });
+            return;
+        };
+        if !tag.is_hot(asked_ms) {
+            return;
+        }
         for ((bucket, lent), reading) in take.buckets.iter().zip(lent).zip(readings) {
-            let usage = uses.entry(bucket.key.clone()).or_default();
+            let usage = tag.entry(bucket);
             usage.count(take.ask.amount.get(), *lent > 0, asked_ms);
             if *lent > 0 {
                 let until_ms = asked_ms + lease_ms(bucket, reading);
@@ -103,35 +119,40 @@ impl Slices {
 
     /// Puts a request's amount back into the slices; answers the buckets of which there is none.
     pub(crate) fn put_back(&self, tag: &str, take: &Take) -> Vec<Bucket> {
-        let (mut uses, now_ms, amount) = (self.lock(tag), self.now_ms(), take.ask.amount.get());
-        let mut put_back = |bucket: &Bucket| uses.get_mut(&bucket.key).is_some_and(|usage| usage.put_back(amount, now_ms));
+        let (mut tags, now_ms, amount) = (self.lock(tag), self.now_ms(), take.ask.amount.get());
+        let mut tag = tags.get_mut(tag);
+        let mut put_back =
+            |bucket: &Bucket| tag.as_mut().and_then(|tag| tag.of(bucket)).is_some_and(|usage| usage.put_back(amount, now_ms));
         take.buckets.iter().filter(|bucket| !put_back(bucket)).cloned().collect()
     }
 
     /// What is left in the slice of a bucket, which its shared bucket counts as used.
     pub(crate) fn left(&self, tag: &str, bucket: &Bucket) -> i64 {
-        let (uses, now_ms) = (self.lock(tag), self.now_ms());
-        let slice = uses.get(&bucket.key).and_then(|usage| usage.slice.as_ref());
+        let (mut tags, now_ms) = (self.lock(tag), self.now_ms());
+        let slice = tags.get_mut(tag).and_then(|tag| tag.of(bucket)).and_then(|usage| usage.slice.as_ref());
         slice.filter(|slice| slice.until_ms > now_ms).map_or(0, |slice| slice.left)
     }
 
-    /// What is left of slices that are not spent from any more; `all` of them when the process ends. Buckets that are not asked any more are forgotten.
+    /// What is left of slices that are not spent from any more; `all` of them when the process ends. What is not asked any more is forgotten.
     pub(crate) fn ended(&self, all: bool) -> Vec<Rest> {
         let now_ms = self.now_ms();
         let mut rests = Vec::new();
         for part in &self.parts {
-            let mut uses = part.uses.lock().unwrap_or_else(PoisonError::into_inner);
-            uses.retain(|_, usage| {
-                let ended = usage.slice.take_if(|slice| all || slice.until_ms <= now_ms);
-                rests.extend(usage.rests.drain(..).chain(ended).filter_map(|slice| slice.rest(now_ms)));
-                usage.slice.is_some() || usage.is_recent(now_ms)
+            let mut tags = part.tags.lock().unwrap_or_else(PoisonError::into_inner);
+            tags.retain(|_, tag| {
+                tag.uses.retain_mut(|(_, usage)| {
+                    let ended = usage.slice.take_if(|slice| all || slice.until_ms <= now_ms);
+                    rests.extend(usage.rests.drain(..).chain(ended).filter_map(|slice| slice.rest(now_ms)));
+                    usage.slice.is_some() || usage.is_recent(now_ms)
+                });
+                !tag.uses.is_empty() || now_ms - tag.began_ms < 2 * LEASE_MS
             });
         }
         rests
     }
 
-    fn lock(&self, tag: &str) -> MutexGuard<'_, HashMap<BucketKey, Usage>> {
-        self.part(tag).uses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, tag: &str) -> MutexGuard<'_, HashMap<String, Tag>> {
+        self.part(tag).tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn part(&self, tag: &str) -> &Part {
@@ -145,6 +166,29 @@ fn lease_ms(bucket: &Bucket, reading: &Reading) -> i64 {
     match bucket.rule.pace() {
         Pace::FixedWindow { .. } => LEASE_MS.min(reading.empty_after_ms),
         _ => LEASE_MS,
+    }
+}
+
+impl Tag {
+    /// Counts this request. Its buckets are counted as long as they are remembered, and from the request on that makes the tag hot.
+    fn is_hot(&mut self, asked_ms: i64) -> bool {
+        if asked_ms - self.began_ms >= LEASE_MS {
+            (self.began_ms, self.asks) = (asked_ms, 0);
+        }
+        self.asks += 1;
+        self.asks >= HOT_ASKS || !self.uses.is_empty()
+    }
+
+    fn of(&mut self, bucket: &Bucket) -> Option<&mut Usage> {
+        self.uses.iter_mut().find(|(key, _)| *key == bucket.key).map(|(_, usage)| usage)
+    }
+
+    fn entry(&mut self, bucket: &Bucket) -> &mut Usage {
+        let place = self.uses.iter().position(|(key, _)| *key == bucket.key).unwrap_or_else(|| {
+            self.uses.push((bucket.key.clone(), Usage::default()));
+            self.uses.len() - 1
+        });
+        &mut self.uses[place].1
     }
 }
 

@@ -52,7 +52,7 @@ fn bucket(payer: Payer, limit: &str, rule: BucketRule) -> Bucket {
         group: Group::Payer(payer),
         limit: limit.into(),
         scope: LimitScope::Org,
-        owner: payer.tenant().to_string(),
+        owner: payer.tenant().to_string().into(),
         provider: Some(provider),
         model: None,
     };

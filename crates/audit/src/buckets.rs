@@ -76,7 +76,7 @@ impl Limits {
 
     /// The widest that the limit may have been for anybody: a tier may have changed since a charge was made.
     fn widest(&self, key: &BucketKey) -> Option<Terms> {
-        let limit = self.settings.limits.get(&key.limit)?;
+        let limit = self.settings.limits.get(&*key.limit)?;
         let tiers = self.settings.tiers.values().chain([&Tier::NEUTRAL]);
         tiers.map(|tier| Terms::of(&limit.bucket(tier))).reduce(Terms::wider)
     }

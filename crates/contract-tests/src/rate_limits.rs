@@ -11,7 +11,7 @@ use domain::{
     settings::{LimitScope, OnOutage},
 };
 use ports::rate_limits::{Bucket, BucketKey, GiveBack, Group, RateLimits, Take, TakeAnswer, Use, Verdict};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ fn still(capacity: i64) -> BucketRule {
 
 fn bucket(payer: Payer, limit: &str, rule: BucketRule) -> Bucket {
     let provider = Provider::parse("openai").unwrap();
-    let owner = payer.tenant().to_string();
+    let owner = payer.tenant().to_string().into();
     let key =
         BucketKey { group: Group::Payer(payer), limit: limit.into(), scope: LimitScope::Org, owner, provider: Some(provider), model: None };
     Bucket { key, rule, on_outage: OnOutage::Closed }
@@ -139,9 +139,9 @@ pub async fn buckets_that_differ_in_any_part_are_different_buckets(limits: &dyn 
         with(&|key| key.limit = "y".into()),
         with(&|key| key.limit = "x:".into()),
         with(&|key| key.scope = LimitScope::Key),
-        with(&|key| key.owner.push('2')),
+        with(&|key| key.owner = format!("{}2", key.owner).into()),
         with(&|key| key.provider = Provider::parse("qwen").ok()),
-        with(&|key| key.model = Some(String::new())),
+        with(&|key| key.model = Some(Arc::default())),
         with(&|key| key.model = Some("gpt-4o".into())),
     ];
     // A shared bucket is everybody's: this test's own owner keeps it apart.

@@ -2,7 +2,7 @@
 
 mod applicable;
 
-pub use applicable::{Owners, applicable};
+pub use applicable::{Owners, applicable, owner};
 
 use crate::Result;
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use domain::{
     ids::{Payer, Provider},
     settings::{LimitScope, OnOutage},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// Buckets that one request may ask together. Those of a group share a hash tag, so that one script call reaches them all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,22 +21,22 @@ pub enum Group {
     /// Of everybody: limits of a provider or a model.
     Shared,
     /// Of a caller who names the owners of its buckets itself.
-    Principal(String),
+    Principal(Arc<str>),
 }
 
-/// Address of one bucket.
+/// Address of one bucket. Cheap to clone: each request goes with its buckets to whoever decides it, and back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BucketKey {
     pub group: Group,
     /// Name of the limit.
-    pub limit: String,
+    pub limit: Arc<str>,
     pub scope: LimitScope,
     /// The limited user, org or key, or what a principal calls it; empty in a shared group.
-    pub owner: String,
+    pub owner: Arc<str>,
     /// `None` where a principal names the owner.
     pub provider: Option<Provider>,
     /// Set when the limit is on one model.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
 }
 
 /// One bucket that a request takes from.

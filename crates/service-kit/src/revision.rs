@@ -63,9 +63,13 @@ impl<E: Clone> Revision<E> {
     /// The epoch whose things may be believed. Where the last look is too old, `ask`s for the revision: once for everybody who waits,
     /// so that a store that was slow for a moment is not asked by every request at once.
     pub async fn epoch_or_look<A: Future<Output = Result<i64, E>>>(&self, ask: impl FnOnce() -> A) -> Result<u64, E> {
-        if let Some(epoch) = self.epoch() {
-            return Ok(epoch);
+        match self.epoch() {
+            Some(epoch) => Ok(epoch),
+            None => Box::pin(self.look(ask)).await,
         }
+    }
+
+    async fn look<A: Future<Output = Result<i64, E>>>(&self, ask: impl FnOnce() -> A) -> Result<u64, E> {
         let arrived_at = Instant::now();
         let mut last = self.look.lock().await;
         match &*last {

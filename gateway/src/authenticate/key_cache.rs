@@ -93,7 +93,7 @@ impl KeyCache {
         if let Some(refusal) = self.refused.get(&slot).await {
             return Err(Denial::Refused(refusal));
         }
-        match self.known.try_get_with(slot, ask()).await.map_err(|denial| *denial) {
+        match Box::pin(self.known.try_get_with(slot, ask())).await.map_err(|denial| *denial) {
             Ok(known) => current(known),
             Err(denial) => {
                 if let Denial::Refused(refusal) = denial {

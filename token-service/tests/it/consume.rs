@@ -110,8 +110,8 @@ async fn every_scope_that_applies_is_asked_and_one_refusal_leaves_all_untouched(
     assert_eq!(answer.header("x-ratelimit-limit"), Some("60"), "the tightest one is shown");
     assert_eq!(answer.header("ratelimit").unwrap().matches(";r=").count(), 5);
     let keys = world.buckets.keys();
-    assert!(keys.iter().all(|key| (key.limit == "provider") == (key.group == Group::Shared)));
-    assert!(keys.iter().filter(|key| key.limit != "provider").all(|key| key.group == Group::Payer(Payer::Org(org(1)))));
+    assert!(keys.iter().all(|key| (&*key.limit == "provider") == (key.group == Group::Shared)));
+    assert!(keys.iter().filter(|key| &*key.limit != "provider").all(|key| key.group == Group::Payer(Payer::Org(org(1)))));
     let before = world.buckets.total();
     let refused = world.consume(&caller(1), &spend(30, None)).await.expect(429);
     assert_eq!((&refused.body["policy"], &refused.body["scope"]), (&json!("provider"), &json!("PROVIDER")));

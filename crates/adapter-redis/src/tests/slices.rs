@@ -65,7 +65,7 @@ fn any_steps() -> impl Strategy<Value = Steps> {
 
 fn bucket(group: Group, limit: &str, rule: BucketRule) -> Bucket {
     let provider = if group == Group::Shared { Provider::parse("openai").ok() } else { None };
-    let key = BucketKey { group, limit: limit.into(), scope: LimitScope::Provider, owner: String::new(), provider, model: None };
+    let key = BucketKey { group, limit: limit.into(), scope: LimitScope::Provider, owner: Arc::default(), provider, model: None };
     Bucket { key, rule, on_outage: OnOutage::Closed }
 }
 

@@ -105,7 +105,7 @@ impl World {
     fn buckets_of(&self, spec: &ChargeSpec, hold: bool) -> Vec<Bucket> {
         let tier = self.settings.tier(None);
         let org = spec.payer.org().map(|org| (org.to_string(), tier));
-        let owners = Owners { payer: spec.payer, user: Some((spec.user_id.to_string(), tier)), org, key: None };
+        let owners = Owners { payer: spec.payer, user: Some((spec.user_id.to_string().into(), tier)), org, key: None };
         let mut buckets = applicable(&self.settings, &owners, &spec.provider, None);
         buckets.retain(|bucket| hold || !bucket.rule.is_of_slots());
         buckets
@@ -333,7 +333,7 @@ async fn a_bucket_that_was_lowered_by_hand_is_named_with_its_newest_charge() {
     assert!(found(&world.audit().await, "I9").1.is_empty());
     let spec = world.spec(payer);
     let mut slow = world.buckets_of(&spec, false);
-    slow.retain(|bucket| bucket.key.limit == "slow");
+    slow.retain(|bucket| &*bucket.key.limit == "slow");
     world.give_back(slow, Return { amount: tokens(40), hold: None, held_for_ms: 0, undone: true }).await;
     let report = world.audit().await;
     let [difference] = found(&report, "I9").1 else { panic!("{:#?}", found(&report, "I9")) };

@@ -7,13 +7,14 @@ use domain::{
     ids::{Model, Payer, Provider},
     settings::{Limit, LimitScope, Settings, Tier},
 };
+use std::{fmt::Display, sync::Arc};
 
 /// Whose buckets: one owner and its tier for each scope that applies.
 pub struct Owners<'a> {
     pub payer: Payer,
-    pub user: Option<(String, &'a Tier)>,
-    pub org: Option<(String, &'a Tier)>,
-    pub key: Option<(String, &'a Tier)>,
+    pub user: Option<(Arc<str>, &'a Tier)>,
+    pub org: Option<(Arc<str>, &'a Tier)>,
+    pub key: Option<(Arc<str>, &'a Tier)>,
 }
 
 impl<'a> Owners<'a> {
@@ -22,21 +23,26 @@ impl<'a> Owners<'a> {
         let (spec, user_tier) = (&charge.spec, settings.tier(facts.user_tier.as_deref()));
         Self {
             payer: spec.payer,
-            user: Some((spec.user_id.to_string(), user_tier)),
-            org: spec.payer.org().map(|org| (org.to_string(), settings.tier(facts.org_tier.as_deref()))),
-            key: spec.key_id.map(|key| (key.to_string(), user_tier)),
+            user: Some((owner(&spec.user_id), user_tier)),
+            org: spec.payer.org().map(|org| (owner(&org), settings.tier(facts.org_tier.as_deref()))),
+            key: spec.key_id.map(|key| (owner(&key), user_tier)),
         }
     }
 
-    fn of_scope(&self, scope: LimitScope) -> Option<(&str, &'a Tier)> {
+    fn of_scope(&self, scope: LimitScope) -> Option<(Arc<str>, &'a Tier)> {
         let own = match scope {
             LimitScope::User => &self.user,
             LimitScope::Org => &self.org,
             LimitScope::Key => &self.key,
-            LimitScope::Provider | LimitScope::Model => return Some(("", &Tier::NEUTRAL)),
+            LimitScope::Provider | LimitScope::Model => return Some((Arc::default(), &Tier::NEUTRAL)),
         };
-        own.as_ref().map(|(owner, tier)| (owner.as_str(), *tier))
+        own.clone()
     }
+}
+
+/// An id as buckets name their owner.
+pub fn owner(id: &impl Display) -> Arc<str> {
+    id.to_string().into()
 }
 
 /// The buckets of every limit that applies, in the order of the limits' names. A request that names no model is about the provider's
@@ -53,11 +59,11 @@ fn bucket(name: &str, limit: &Limit, owners: &Owners<'_>, provider: &Provider, m
     let model = if limit.scope == LimitScope::Model { model } else { limit.model.as_ref() };
     let key = BucketKey {
         group: if limit.scope.is_shared() { Group::Shared } else { Group::Payer(owners.payer) },
-        limit: name.to_owned(),
+        limit: name.into(),
         scope: limit.scope,
-        owner: owner.to_owned(),
+        owner,
         provider: Some(provider.clone()),
-        model: model.map(ToString::to_string),
+        model: model.map(|model| model.as_str().into()),
     };
     Some(Bucket { key, rule: limit.bucket(tier), on_outage: limit.on_outage })
 }

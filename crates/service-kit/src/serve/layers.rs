@@ -36,7 +36,7 @@ const ID_LIMIT: usize = 64;
 /// Route label of what no route matched.
 const UNMATCHED: &str = "unmatched";
 
-const SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
+static SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -77,7 +77,7 @@ async fn around(metrics: &RouteMetrics, request: Request, router: Router) -> Res
     let method = request.method().clone();
     let (context, span) = context(&request);
     let work = request_context::scope(context.clone(), answer(request, router));
-    let mut response = if span.is_disabled() { work.await } else { work.instrument(span).await };
+    let mut response = work.instrument(span).await;
     decorate(response.headers_mut(), &context.request_id);
     let route = response.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let (status, took) = (response.status(), started.elapsed());
@@ -98,7 +98,7 @@ async fn answer(request: Request, mut router: Router) -> Response {
         Ok(Ok(response)) => response,
         Err(panic) => return panicked(&*panic).into_response(),
     };
-    if is_plain_refusal(&response) { explain(response).await } else { response }
+    if is_plain_refusal(&response) { Box::pin(explain(response)).await } else { response }
 }
 
 fn context(request: &Request) -> (RequestContext, Span) {
