@@ -64,14 +64,22 @@ fn assert_proved(setup: &Setup) {
     }
 }
 
-/// The audit and a replay say which file it is; nothing else was done.
-fn assert_named(setup: &Setup, file: &str, why: &str) {
+/// The audit finds which file it is, and a replay is not begun.
+async fn assert_named(setup: &Setup, admin: &Client, file: &str, why: &str) {
     let audit = setup.run(&["audit"]);
     let said = text(&audit);
-    assert!(audit.status.code() == Some(2) && said.contains(file) && said.contains(why), "{said}");
-    let (code, shown) = replay(setup, &["--source", "outbox"]);
-    let failure = shown["failure"].as_str().unwrap_or_default();
-    assert!(code == Some(2) && shown["status"] == json!("FAILED") && failure.contains(file) && failure.contains(why), "{shown:#}");
+    assert!(audit.status.code() == Some(1) && said.contains("I3 first differs") && said.contains(file) && said.contains(why), "{said}");
+    assert_refused(admin, "outbox", "archive_damaged", &[file, why]).await;
+}
+
+/// At once, with nothing begun.
+async fn assert_refused(admin: &Client, source: &str, code: &str, words: &[&str]) {
+    let before = admin.get("/api/v1/admin/replay").await.expect(200).body["items"].as_array().unwrap().len();
+    let refused = admin.post("/api/v1/admin/replay", json!({"source": source})).await.expect(422);
+    let message = refused.body["message"].as_str().unwrap_or_default();
+    assert!(refused.body["code"] == json!(code) && words.iter().all(|word| message.contains(word)), "{:#}", refused.body);
+    let after = admin.get("/api/v1/admin/replay").await.expect(200).body["items"].as_array().unwrap().len();
+    assert_eq!(after, before);
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -105,9 +113,9 @@ async fn a_history_whose_beginning_was_archived_is_whole_for_the_audit_replays_a
     assert_proved(&setup);
     let explained = admin.get(&format!("/api/v1/tokens/charges/{charge}/explain")).await.expect(200);
     assert!(explained.body.to_string().contains("CHARGE_SETTLED"), "{:#}", explained.body);
-    let (code, shown) = replay(&setup, &["--source", "log"]);
-    let failure = shown["failure"].as_str().unwrap_or_default();
-    assert!(code == Some(2) && failure.contains("lacks the numbers 1 to 31") && failure.contains("--source outbox"), "{shown:#}");
+    assert_refused(&admin, "log", "events_pruned", &["lacks the numbers 1 to 31", "--source outbox"]).await;
+    let output = setup.run(&["replay", "--url", &setup.url(), "--source", "log"]);
+    assert!(output.status.code() == Some(2) && text(&output).contains("--source outbox"), "{}", text(&output));
 
     let files = files(&data.path().join("archive"));
     let [file] = &files[..] else { panic!("{files:?}") };
@@ -118,11 +126,11 @@ async fn a_history_whose_beginning_was_archived_is_whole_for_the_audit_replays_a
     fs::write(file, &flipped).unwrap();
     // What this process has read and verified is good for some seconds.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_named(&setup, &name, "SHA-256");
+    assert_named(&setup, &admin, &name, "SHA-256").await;
     fs::write(file, &whole[..whole.len() - 1]).unwrap();
-    assert_named(&setup, &name, "bytes long instead of");
+    assert_named(&setup, &admin, &name, "bytes long instead of").await;
     fs::remove_file(file).unwrap();
-    assert_named(&setup, "shard-", "no file holds number 1 of shard");
+    assert_named(&setup, &admin, "shard-", "no file holds number 1 of shard").await;
     fs::write(file, &whole).unwrap();
     assert_proved(&setup);
     assert_eq!(kept(data.path()).await, i64::try_from(NEW).unwrap());
