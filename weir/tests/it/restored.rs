@@ -44,8 +44,11 @@ async fn a_ledger_that_is_older_than_its_totals_is_not_written_to() {
     assert!(repair.status.code() == Some(2) && said.contains("nothing was changed") && said.contains("none after 2"), "{said}");
 
     fs::write(&ledger, newer).unwrap();
-    let process = setup.start();
+    let mut process = setup.start();
     spend(&process.client(), user, 1, 13).await;
+    let beside = setup.run(&["audit", "--repair"]);
+    assert_eq!(beside.status.code(), Some(2), "not beside a running Weir");
+    assert_eq!(process.interrupt(), Some(0));
     let audit = setup.run(&["audit", "--repair"]);
     assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stderr));
     assert!(String::from_utf8_lossy(&audit.stdout).contains("nothing to repair"));
