@@ -62,7 +62,9 @@ pub(crate) fn parse_level(stored: Option<&str>) -> Level {
         let (micro_tokens, at_ms) = text.split_once(':')?;
         Some(Portion { micro_tokens: micro_tokens.parse().ok()?, at_ms: at_ms.parse().ok()? })
     };
-    let mut portions = stored.unwrap_or_default().split(',').map_while(portion);
+    let stored = stored.unwrap_or_default();
+    let (portions, _lent_until) = stored.split_once(';').unwrap_or((stored, ""));
+    let mut portions = portions.split(',').map_while(portion);
     let newest = portions.next().unwrap_or_default();
     Level::stored(newest, portions.collect())
 }

@@ -51,11 +51,6 @@ impl Coder {
         bucket_name(&self.prefix, content(bucket), &bucket.key)
     }
 
-    /// Only what drains has to stay partly free while slices are lent.
-    fn mark_of_lending(&self, bucket: &Bucket) -> Option<String> {
-        matches!(bucket.rule.pace(), Pace::Drain { .. }).then(|| bucket_name(&self.prefix, Content::Lent, &bucket.key))
-    }
-
     pub(crate) fn mark(&self, payer: Payer, epoch: &str) -> String {
         mark_name(&self.prefix, payer, epoch)
     }
@@ -98,8 +93,6 @@ impl Coder {
                     _ => arguments.push(pace),
                 }
                 if lends {
-                    let mark = self.mark_of_lending(bucket).map_or(0, |mark| self::place(&mut places, &mut arguments.keys, mark));
-                    arguments.push(mark);
                     arguments.push(wanted.get(number).copied().unwrap_or_default());
                 }
             }

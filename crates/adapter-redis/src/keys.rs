@@ -9,8 +9,6 @@ use std::fmt::Write;
 pub(crate) enum Content {
     Amounts,
     Slots,
-    /// Until when slices of the amounts may be lent.
-    Lent,
 }
 
 /// `prefix:known:{tag}:kind:epoch`: that the server of this epoch knows what the payer used.
@@ -26,7 +24,6 @@ pub(crate) fn bucket_name(prefix: &str, content: Content, key: &BucketKey) -> St
     name.push_str(match content {
         Content::Amounts => ":bucket:{",
         Content::Slots => ":slots:{",
-        Content::Lent => ":lent:{",
     });
     push_tag(&mut name, key);
     name.push_str("}:");

@@ -24,7 +24,7 @@ pub(crate) async fn read(servers: &Servers, coder: &Coder, place: Place, deadlin
     };
     let (mut levels, mut running) = (levels.into_iter(), running.into_iter());
     let read = |bucket: &&Bucket| match content(bucket) {
-        Content::Amounts | Content::Lent => {
+        Content::Amounts => {
             let level = parse_level(levels.next().flatten().as_deref());
             bucket.rule.reading(&State::Amounts(level), now_ms)
         }

@@ -57,18 +57,19 @@ impl ArchivedOutbox {
         Ok(heads)
     }
 
-    /// What the store has of the positions, and those whose next number was archived.
-    async fn kept(&self, positions: &[(Shard, i64)], limit: u32) -> Result<(Rows, BTreeMap<Shard, i64>)> {
+    /// What the store has of the positions, in its order, and those whose next number was archived.
+    async fn kept(&self, positions: &[(Shard, i64)], limit: u32) -> Result<(Vec<OutboxRow>, BTreeMap<Shard, i64>)> {
         let heads = self.known_heads().await?;
         let (mut archived, kept): (Vec<_>, Vec<_>) = positions.iter().copied().partition(|position| is_archived(&heads, *position));
-        let mut rows = Rows::default();
-        if !kept.is_empty() {
-            rows.add(self.store.read_many(&kept, limit).await?);
-        }
-        if kept.iter().any(|position| rows.lack(*position, &heads)) {
+        let rows = if kept.is_empty() { Vec::new() } else { self.store.read_many(&kept, limit).await? };
+        let firsts = first_numbers(&rows);
+        if kept.iter().any(|position| lack(&firsts, *position, &heads)) {
             // Either a number is lost, or it was archived a moment ago.
             let heads = self.ask_heads().await?;
             archived.extend(kept.into_iter().filter(|position| is_archived(&heads, *position)));
+        }
+        if archived.is_empty() {
+            return Ok((rows, BTreeMap::new()));
         }
         let heads = self.known_heads().await?;
         let through = |shard: &Shard| heads.get(shard).map_or(0, |head| head.archived_through);
@@ -102,23 +103,19 @@ fn is_archived(heads: &HashMap<Shard, ShardHead>, (shard, after): (Shard, i64)) 
     heads.get(&shard).is_some_and(|head| after < head.archived_through)
 }
 
-/// Rows by shard, each in order.
-#[derive(Default)]
-struct Rows(HashMap<Shard, Vec<OutboxRow>>);
-
-impl Rows {
-    fn add(&mut self, rows: Vec<OutboxRow>) {
-        for row in rows {
-            self.0.entry(row.shard).or_default().push(row);
-        }
+fn first_numbers(rows: &[OutboxRow]) -> HashMap<Shard, i64> {
+    let mut firsts = HashMap::new();
+    for run in rows.chunk_by(|row, next| row.shard == next.shard) {
+        firsts.entry(run[0].shard).or_insert(run[0].seq);
     }
+    firsts
+}
 
-    /// Whether the next number exists, or did, and is not among these.
-    fn lack(&self, (shard, after): (Shard, i64), heads: &HashMap<Shard, ShardHead>) -> bool {
-        match self.0.get(&shard).and_then(|rows| rows.first()) {
-            Some(first) => first.seq != after + 1,
-            None => heads.get(&shard).is_some_and(|head| after < head.last_seq),
-        }
+/// Whether the next number exists, or did, and is not the first that was read.
+fn lack(firsts: &HashMap<Shard, i64>, (shard, after): (Shard, i64), heads: &HashMap<Shard, ShardHead>) -> bool {
+    match firsts.get(&shard) {
+        Some(first) => *first != after + 1,
+        None => heads.get(&shard).is_some_and(|head| after < head.last_seq),
     }
 }
 
@@ -132,13 +129,14 @@ impl Outbox for ArchivedOutbox {
         if positions.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
-        let (mut kept, archived) = self.kept(positions, limit).await?;
-        let mut rows = Vec::new();
+        let (mut rows, archived) = self.kept(positions, limit).await?;
+        if archived.is_empty() {
+            return Ok(rows);
+        }
+        // What was read of these before the archive had them.
+        rows.retain(|row| !archived.contains_key(&row.shard));
         for (shard, after) in positions {
-            let Some(through) = archived.get(shard) else {
-                rows.extend(kept.0.remove(shard).unwrap_or_default());
-                continue;
-            };
+            let Some(through) = archived.get(shard) else { continue };
             let old = self.archived(*shard, *after, *through, limit).await?;
             let left = limit.saturating_sub(u32::try_from(old.len()).unwrap_or(u32::MAX));
             rows.extend(old);
@@ -148,6 +146,8 @@ impl Outbox for ArchivedOutbox {
                 rows.extend(page.into_iter().zip(through + 1..).take_while(|(row, seq)| row.seq == *seq).map(|(row, _)| row));
             }
         }
+        let places: HashMap<Shard, usize> = positions.iter().zip(0..).map(|((shard, _), place)| (*shard, place)).collect();
+        rows.sort_by_key(|row| (places.get(&row.shard).copied(), row.seq));
         Ok(rows)
     }
 

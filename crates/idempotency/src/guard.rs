@@ -75,7 +75,7 @@ impl<S> Layer<S> for Guard {
     }
 }
 
-/// Not a function as a layer: a request without a key passes through at no cost.
+/// Not a function as a layer, which would copy all that it guards for each request, with a key or without.
 #[derive(Clone)]
 struct Guarded<S> {
     once: Once,

@@ -36,9 +36,10 @@ for arg = 2, #ARGV, 6 do
   local key, mark, capacity = KEYS[tonumber(ARGV[arg])], tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
   local kind, pace, amount = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
   if mark == 0 or redis.call('EXISTS', KEYS[mark]) == 1 then
-    local portions = as_of(read(key) or { 0, 0 }, kind, pace)
+    local stored, lent_until = read(key)
+    local portions = as_of(stored or { 0, 0 }, kind, pace)
     -- BucketRule::fill
     plus(portions, kind, pace, math.min(amount * MICRO, math.max(capacity * MICRO - sum(portions), 0)))
-    write(key, portions, empty_after(portions, kind, pace))
+    write(key, portions, empty_after(portions, kind, pace), lent_until)
   end
 end

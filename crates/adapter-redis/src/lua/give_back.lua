@@ -42,9 +42,10 @@ for place, key in ipairs(KEYS) do
       redis.call('ZREM', key, ARGV[arg + 4])
     end
   else
-    local stored = read(key)
+    local stored, lent_until = read(key)
     if stored then
-      write(key, without(stored, kind, pace, amount * MICRO, held_for))
+      local portions, empty_after = without(stored, kind, pace, amount * MICRO, held_for)
+      write(key, portions, empty_after, lent_until)
     end
   end
 end

@@ -1,22 +1,26 @@
 -- A bucket as a list {micro-tokens, ms, ...}, newest portion first, for the scripts that change one after the other; kept as take.lua says.
 
--- nil where nothing is stored.
+-- nil where nothing is stored; then until when slices of it may be lent, nil where none are.
 local function read(key)
-  local portions
-  for micro, time in string.gmatch(redis.call('GET', key) or '', '(%d+):(%d+)') do
+  local stored, portions = redis.call('GET', key) or '', nil
+  for micro, time in string.gmatch(stored, '(%d+):(%d+)') do
     portions = portions or {}
     portions[#portions + 1] = tonumber(micro)
     portions[#portions + 1] = tonumber(time)
   end
-  return portions
+  return portions, tonumber(string.match(stored, ';(%d+)$'))
 end
 
-local function write(key, portions, empty_after)
+local function write(key, portions, empty_after, lent_until)
   local text = {}
   for i = 1, #portions, 2 do
     text[#text + 1] = string.format('%.0f:%.0f', portions[i], portions[i + 1])
   end
-  redis.call('SET', key, table.concat(text, ','), 'PX', string.format('%.0f', empty_after + SLACK_MS))
+  local stored, keep = table.concat(text, ','), empty_after
+  if lent_until and lent_until > now then
+    stored, keep = stored .. string.format(';%.0f', lent_until), math.max(keep, lent_until - now)
+  end
+  redis.call('SET', key, stored, 'PX', string.format('%.0f', keep + SLACK_MS))
 end
 
 local function sum(portions)

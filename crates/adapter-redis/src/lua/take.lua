@@ -2,7 +2,8 @@
 -- The rule is domain::bucket; the histories of contract-tests hold the two together.
 --
 -- KEYS     the buckets, each once. Amounts: text "<micro-tokens>:<ms>", in a sliding window followed by ",<micro-tokens>:<ms>" for each
---          earlier portion, newest first; absent when empty. Slots: a sorted set of hold ids by deadline in ms. Times are since 1970.
+--          earlier portion, newest first; then ";<ms>" as long as slices may be lent, the time until which; absent when empty.
+--          Slots: a sorted set of hold ids by deadline in ms. Times are since 1970.
 -- ARGV[1]  '' for the server's time; ms in tests
 --          The marks of known payers stand among them, see restore.lua.
 -- ARGV     per request: amount (tokens), place in KEYS of its payer's mark or 0, number of buckets;
@@ -12,8 +13,7 @@
 --            kind 3 sliding window: as 2
 --            kind 4 slots:          capacity in holds, pace is the time to live of this hold in ms, then its id;
 --                                   an empty id takes no slot
---            kinds 11, 12, 13:      1, 2, 3 of which slices are lent; then the place in KEYS of its mark of lending, 0 for windows, and
---                                   the tokens that the process wants to be lent. The mark is the ms until which something may be lent
+--            kinds 11, 12, 13:      1, 2, 3 of which slices are lent; then the tokens that the process wants to be lent
 -- Answers  flat integers, per request: 1 allowed, 0 refused, or 2 where its payer is not known, and then nothing else;
 --          per bucket of it: used (micro-tokens), at (ms), empty after (ms), wait (ms; 0 the amount would pass, -1 no wait helps);
 --          of kinds 11, 12, 13 also what was lent (tokens), which is used then
@@ -31,22 +31,24 @@ local LEASE_MS = 100
 -- Of the room that is left, one process is lent this part at most; and nothing if that is less than so many requests.
 local LENT_PART, LENT_REQUESTS = 8, 8
 
--- Per place: the newest portion, and the earlier ones as {micro-tokens, ms, ...}.
-local micros, times, earlier, present = {}, {}, {}, {}
+-- Per place: the newest portion, the earlier ones as {micro-tokens, ms, ...}, and until when something may be lent.
+local micros, times, earlier, lent_until, present = {}, {}, {}, {}, {}
 for place, stored in ipairs(redis.call('MGET', unpack(KEYS))) do
-  local micro, time, rest
   present[place] = stored
+  micros[place], times[place] = 0, 0
   if stored then
-    micro, time, rest = string.match(stored, '^(%d+):(%d+)(.*)$')
-  end
-  micros[place], times[place] = tonumber(micro or 0), tonumber(time or 0)
-  if rest and rest ~= '' then
-    local portions = {}
-    for portion_micro, portion_time in string.gmatch(rest, ',(%d+):(%d+)') do
-      portions[#portions + 1] = tonumber(portion_micro)
-      portions[#portions + 1] = tonumber(portion_time)
+    local micro, time, rest = string.match(stored, '^(%d+):(%d+)(.*)$')
+    micros[place], times[place] = tonumber(micro or 0), tonumber(time or 0)
+    if rest and rest ~= '' then
+      lent_until[place] = tonumber(string.match(rest, ';(%d+)$'))
+      local portions
+      for portion_micro, portion_time in string.gmatch(rest, ',(%d+):(%d+)') do
+        portions = portions or {}
+        portions[#portions + 1] = tonumber(portion_micro)
+        portions[#portions + 1] = tonumber(portion_time)
+      end
+      earlier[place] = portions
     end
-    earlier[place] = portions
   end
 end
 
@@ -149,10 +151,7 @@ end
 
 -- Arguments of a bucket.
 local function width(kind)
-  if kind > LENT then
-    return 6
-  end
-  return kind == SLOTS and 5 or 4
+  return (kind > LENT or kind == SLOTS) and 5 or 4
 end
 
 -- Micro-tokens that stay free while slices are lent.
@@ -160,22 +159,11 @@ local function margin(kind, pace)
   return kind == DRAINS and 2 * LEASE_MS * pace or 0
 end
 
-local function lent_until(mark)
-  return mark > 0 and tonumber(present[mark] or 0) or 0
-end
-
 -- Whole tokens that the process is lent beside the amount that it takes.
 local function lend(wanted, amount, capacity, kind, pace, used)
   local room = capacity * MICRO - margin(kind, pace) - used
   local lent = math.min(wanted, math.floor(room / (LENT_PART * MICRO)))
   return lent >= LENT_REQUESTS * math.max(amount, 1) and lent or 0
-end
-
--- As long as anything of it may be spent late, and until the bucket has been empty for a lease.
-local function mark_as_lent(mark, empty)
-  local last = math.max(lent_until(mark), now + empty + LEASE_MS)
-  present[mark] = last
-  redis.call('SET', KEYS[mark], string.format('%.0f', last), 'PX', string.format('%.0f', last - now + SLACK_MS))
 end
 
 local answer, next_arg = {}, 2
@@ -204,9 +192,9 @@ while next_arg <= #ARGV do
       arg = arg + 5
     else
       local total
-      local lends, limit, lent = kind > LENT, capacity * MICRO, 0
+      local lends, limit, lent = kind > LENT, capacity * MICRO, lent_until[place] or 0
       if lends then
-        kind, lent = kind - LENT, lent_until(tonumber(ARGV[arg + 4]))
+        kind = kind - LENT
         if lent > now then
           limit = limit - margin(kind, pace)
         end
@@ -227,7 +215,7 @@ while next_arg <= #ARGV do
       if lends then
         answer[slot + 5] = 0
       end
-      arg = arg + (lends and 6 or 4)
+      arg = arg + (lends and 5 or 4)
     end
     answer[slot + 4] = wait
     if wait ~= 0 then
@@ -253,10 +241,10 @@ while next_arg <= #ARGV do
         arg = arg + 5
         slot = slot + 4
       else
-        local lends, mark, lent = kind > LENT, 0, 0
+        local lends, lent = kind > LENT, 0
         if lends then
-          kind, mark = kind - LENT, tonumber(ARGV[arg + 4])
-          lent = lend(tonumber(ARGV[arg + 5]), amount, tonumber(ARGV[arg + 1]), kind, pace, answer[slot + 1] + needed)
+          kind = kind - LENT
+          lent = lend(tonumber(ARGV[arg + 4]), amount, tonumber(ARGV[arg + 1]), kind, pace, answer[slot + 1] + needed)
         end
         local taken = needed + lent * MICRO
         local when = lent > 0 and now + LEASE_MS or now
@@ -265,13 +253,14 @@ while next_arg <= #ARGV do
         answer[slot + 1], answer[slot + 2] = answer[slot + 1] + taken, math.max(time, now)
         changed[place] = empty_after(kind, pace, time, answer[slot + 1])
         answer[slot + 3] = changed[place]
-        if mark > 0 and (lent > 0 or lent_until(mark) > now) then
-          mark_as_lent(mark, changed[place])
+        if kind == DRAINS and lends and (lent > 0 or (lent_until[place] or 0) > now) then
+          -- As long as anything of it may be spent late, and until the bucket has been empty for a lease.
+          lent_until[place] = math.max(lent_until[place] or 0, now + changed[place] + LEASE_MS)
         end
         if lends then
           answer[slot + 5] = lent
         end
-        arg = arg + (lends and 6 or 4)
+        arg = arg + (lends and 5 or 4)
         slot = slot + (lends and 5 or 4)
       end
     end
@@ -286,6 +275,11 @@ for place, expiry in pairs(changed) do
     for i = 1, #portions, 2 do
       text = text .. string.format(',%.0f:%.0f', portions[i], portions[i + 1])
     end
+  end
+  local lent = lent_until[place]
+  if lent and lent > now then
+    text = text .. string.format(';%.0f', lent)
+    expiry = math.max(expiry, lent - now)
   end
   redis.call('SET', KEYS[place], text, 'PX', string.format('%.0f', expiry + SLACK_MS))
 end
