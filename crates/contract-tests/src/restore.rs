@@ -135,7 +135,7 @@ pub async fn whoever_published_before_the_restore_marks_nothing_after_it<S: Ledg
     };
     let of_before = lease().await;
     restored.bring_back(shard, &rows[4..], deadline()).await.unwrap();
-    assert_eq!(restored.mark_published(&[(of_before, rows.len() as i64 + 9)]).await.unwrap(), [shard]);
+    assert_eq!(restored.mark_published(&[(of_before, rows.last().unwrap().seq + 9)]).await.unwrap(), [shard]);
     let now = lease().await;
     assert!(now.fencing > of_before.fencing + 1_000, "above every number that was given and forgotten");
     assert_eq!(now.published_through, rows.last().unwrap().seq);
