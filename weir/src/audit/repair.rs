@@ -83,7 +83,7 @@ fn tell_the_rest(report: &Report) {
     if report.clean {
         return out!("there is nothing to repair\n");
     }
-    out!("ledger and log have the same events; nothing of what differs is repaired by this command.");
+    out!("neither the ledger nor the log lacks an event that the other has; nothing of what differs is repaired by this command.");
     out!("Totals (I5, I6, I8) are built anew by `weir replay` and `weir replay swap`; for the rest see docs/runbooks.md\n");
 }
 
