@@ -5,9 +5,9 @@ BUILD ?= --release
 TARGET := $(or $(CARGO_TARGET_DIR),target)/$(if $(findstring --release,$(BUILD)),release,debug)
 STACK := infra/local/stack
 # The server settings that `make stack` wrote, exported to one command.
-WITH_STACK := set -a; . ./.local/stack.env; set +a;
+WITH_STACK := set -a; . $(or $(WEIR_STACK_DIR),./.local)/stack.env; set +a;
 
-.PHONY: help up test stack stack-down build-distributed up-distributed audit seed bench chaos clean
+.PHONY: help up test stack stack-down build-distributed up-distributed weir audit seed bench chaos clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ build-distributed: ## build the binary with the drivers of the real servers
 
 up-distributed: stack build-distributed ## run every role in one process on the real servers
 	@$(WITH_STACK) $(TARGET)/weir migrate && exec $(TARGET)/weir up
+
+weir: ## any command on the real servers, e.g. make weir ARGS='replay ls'
+	@$(WITH_STACK) $(TARGET)/weir $(ARGS)
 
 audit: ## prove every figure on the real servers, beside whatever runs
 	@$(WITH_STACK) $(TARGET)/weir audit

@@ -121,7 +121,12 @@ async fn redrive(
     require(&caller, Scope::Admin)?;
     let kept = find(&letters, &id).await?;
     let row = event_to_redrive(&letters, &kept).await?;
-    letters.log.redrive(row).await.map_err(store_failed)?;
+    let (shard, seq) = (row.shard, row.seq);
+    if !letters.log.redrive(row).await.map_err(store_failed)? {
+        let detail =
+            format!("event {seq} of shard {shard} is archived and in the log no more, so nothing lacks it; drop the letter with a reason");
+        return Err(unprocessable(detail));
+    }
     act(&letters, &caller, &id, LetterActKind::Redriven, (None, None)).await
 }
 

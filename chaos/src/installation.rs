@@ -120,6 +120,17 @@ impl Installation {
         ensure!(output.status.code() == Some(i32::from(report["clean"] != true)), "weir audit ended with {}: {report}", output.status);
         Ok(report)
     }
+
+    /// What a command says that must end with this code.
+    ///
+    /// # Errors
+    /// When it ends with another one.
+    pub async fn weir(&self, arguments: &[&str], code: i32) -> Result<String> {
+        let output = self.setup("").command().args(arguments).output().await.context("weir cannot be started")?;
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        ensure!(output.status.code() == Some(code), "weir {} ended with {}: {said}", arguments.join(" "), output.status);
+        Ok(said)
+    }
 }
 
 /// A name that is nobody else's, and a folder of this name.

@@ -53,7 +53,7 @@ pub struct Trial {
     pub fleet: Fleet,
     pub load: Load,
     pub api: Api,
-    payers: Vec<Payer>,
+    pub payers: Vec<Payer>,
 }
 
 impl Stage {
@@ -171,7 +171,10 @@ pub async fn struck(proxy: &Proxy, times: u64) -> Result<()> {
 }
 
 /// Until the totals have every event of the ledger.
-async fn drained(api: &Api) -> Result<()> {
+///
+/// # Errors
+/// When they have not in time.
+pub async fn drained(api: &Api) -> Result<()> {
     let began = Instant::now();
     loop {
         let report = api.expect(reqwest::Method::POST, "/api/v1/admin/audit", &serde_json::json!({})).await;

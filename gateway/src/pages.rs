@@ -11,7 +11,7 @@ use service_kit::problem::Problem;
 const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Code, status, what it means and what to do.
-const CODES: [(&str, u16, &str); 22] = [
+const CODES: [(&str, u16, &str); 24] = [
     (
         "validation_failed",
         400,
@@ -34,6 +34,12 @@ const CODES: [(&str, u16, &str); 22] = [
     ("unsupported_media_type", 415, "Send JSON with the content type application/json."),
     ("idempotency_mismatch", 422, "This Idempotency-Key was used with another request."),
     ("invalid_transition", 422, "The charge is in a state that does not allow it. chargeStatus names it."),
+    (
+        "events_pruned",
+        422,
+        "The log has forgotten events that the replay needs. Ask for the outbox as source, which has the archived ones too.",
+    ),
+    ("archive_damaged", 422, "A file of the archive is not as it was written. detail names it. Put it back from a copy."),
     ("amount_exceeds_rest", 422, "More than what is left of the charge. rest names that."),
     (
         "rate_limited",

@@ -2,7 +2,13 @@
 
 use chrono::{NaiveTime, TimeDelta};
 use domain::ids::Shard;
-use ports::{Clock, Result, archive::Archive, outbox::Outbox, usage_store::UsageStore, webhooks::Webhooks};
+use ports::{
+    Clock, Result,
+    archive::Archive,
+    outbox::{Outbox, ShardHead},
+    usage_store::UsageStore,
+    webhooks::Webhooks,
+};
 use service_kit::tasks::Tasks;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -69,11 +75,35 @@ impl OldEvents {
         let untold = self.outbox.read_thresholds(&told, 1).await?;
         let untold: HashMap<Shard, i64> = untold.iter().map(|row| (row.shard, row.seq)).collect();
         let heads = self.outbox.heads().await?;
-        let released = heads.iter().map(|head| {
-            let counted = counted.get(&head.shard).copied().unwrap_or(0);
-            let told = untold.get(&head.shard).map_or(i64::MAX, |first| first - 1);
-            (head.shard, head.published_through.min(counted).min(told))
-        });
+        let counted = |shard: Shard| counted.get(&shard).copied().unwrap_or(0);
+        let released = heads.iter().map(|head| (head.shard, released_of(head, counted(head.shard), untold.get(&head.shard).copied())));
         Ok(released.collect())
+    }
+}
+
+/// `untold` is the first event that webhooks have still to be told about; without one they know everything.
+fn released_of(head: &ShardHead, counted: i64, untold: Option<i64>) -> i64 {
+    let told = untold.map_or(i64::MAX, |first| first - 1);
+    head.published_through.min(counted).min(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_released_once_log_reports_and_webhooks_have_it() {
+        let head = |published_through| ShardHead { shard: Shard::new(3).unwrap(), last_seq: 100, published_through, archived_through: 5 };
+        for (published, counted, untold, released) in [
+            (90, 80, None, 80),
+            (70, 80, None, 70),
+            (90, 80, Some(61), 60),
+            (90, 80, Some(81), 80),
+            (90, 0, None, 0),
+            (0, 80, None, 0),
+            (90, 80, Some(1), 0),
+        ] {
+            assert_eq!(released_of(&head(published), counted, untold), released, "{published} {counted} {untold:?}");
+        }
     }
 }

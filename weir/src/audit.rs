@@ -1,10 +1,11 @@
 //! `weir audit`: proves from the stores that every figure is right, or names the first event that is not.
 
+mod repair;
 mod show;
 mod signing;
 mod verify;
 
-use crate::{out, settings::SettingsArgs};
+use crate::{out, settings::SettingsArgs, wiring};
 use anyhow::{Context, Result, bail};
 use audit::{AuditError, Notebook, Plan, Progress, Report, Scope, Stores};
 use backends::Backends;
@@ -31,7 +32,8 @@ pub use show::place;
     after_help = "Exit codes: 0 clean, 1 a difference (the first differing event of each invariant is named), 2 could not check.\n\
                   Examples:\n  weir audit --org 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11 --from 2026-11-01T00:00:00Z\n  \
                   weir audit --since-last --resume   (every night: only what is new, and on where it was stopped)\n  \
-                  weir audit --sign > report.json && weir audit verify report.json"
+                  weir audit --sign > report.json && weir audit verify report.json\n  \
+                  weir audit --repair   (after Postgres was restored, while no Weir runs)"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -73,6 +75,12 @@ struct Options {
     /// Print the report as JSON, signed with this installation's key (made on first use, or WEIR__AUDIT__SIGNING_KEY)
     #[arg(long, conflicts_with = "url")]
     sign: bool,
+    /// Say what can be mended of what was found, ask, and do it: bring back from the log what the ledger lost by a restore, send again what the log lost
+    #[arg(long, conflicts_with_all = ["org", "user", "from", "to", "since_last", "resume", "json", "sign", "url"])]
+    repair: bool,
+    /// With --repair: do not ask
+    #[arg(long, requires = "repair")]
+    yes: bool,
     /// Ask the Weir at this address instead of reading the stores
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -112,24 +120,32 @@ async fn read(options: &Options) -> Result<Report> {
         // Before the work, not after it.
         signing::key(&config)?;
     }
-    let opened = Backends::open_read_only(&config, &Clock::System).await.context("the audit could not be made")?;
-    let stores = Stores {
-        ledger: opened.ledger.clone(),
-        outbox: opened.outbox.clone(),
-        event_log: opened.event_log.clone(),
-        usage_store: opened.usage_store.clone(),
-        rate_limits: opened.rate_limits.clone(),
-        settings: opened.settings.clone(),
-        accounts: opened.accounts.clone(),
-        clock: Clock::System,
+    let opened = match options.repair {
+        true => Backends::open(&config, &Clock::System).await,
+        false => Backends::open_read_only(&config, &Clock::System).await,
     };
+    let opened = opened.context("the audit could not be made")?;
+    let report = audit_and_repair(&opened, &config, options).await;
+    opened.close().await;
+    report
+}
+
+async fn audit_and_repair(opened: &Backends, config: &Config, options: &Options) -> Result<Report> {
+    let stores = wiring::audited(opened, Clock::System);
+    let report = audit(&stores, config, options).await?;
+    if !options.repair || !repair::run(&stores, &report, options.yes).await? {
+        return Ok(report);
+    }
+    audit(&stores, config, options).await
+}
+
+async fn audit(stores: &Stores, config: &Config, options: &Options) -> Result<Report> {
     let scope = Scope { org: options.org.map(OrgId), user: options.user.map(UserId), from: options.from, to: options.to };
-    let plan = Plan { scope, notes: Some(notes(&config)), since_last: options.since_last, resume: options.resume };
+    let plan = Plan { scope, notes: Some(notes(config)), since_last: options.since_last, resume: options.resume };
     // Draws nothing when stderr is no terminal.
     let bar = ProgressBar::no_length();
-    let report = audit::run_plan(&stores, &plan, &|progress| draw(&bar, progress)).await;
+    let report = audit::run_plan(stores, &plan, &|progress| draw(&bar, progress)).await;
     bar.finish_and_clear();
-    opened.close().await;
     report.map_err(|error| {
         let hint = hint(&error);
         anyhow::Error::new(error).context(format!("the audit could not be made; {hint}"))

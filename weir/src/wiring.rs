@@ -1,7 +1,8 @@
 //! Puts services on stores: the only place where both sides meet. Reads top to bottom as a start does.
 
 use crate::roles::{Role, Roles};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use audit::Behind;
 use auth_service::Bootstrap;
 use axum::{
     Router,
@@ -22,11 +23,28 @@ use service_kit::{
     tasks::Tasks,
 };
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tower::ServiceExt;
 use uuid::Uuid;
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// For the question at a start how far the totals are.
+const TOTALS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The stores that an audit compares.
+pub fn audited(backends: &Backends, clock: Clock) -> audit::Stores {
+    audit::Stores {
+        ledger: Arc::clone(&backends.ledger),
+        outbox: Arc::clone(&backends.outbox),
+        event_log: Arc::clone(&backends.event_log),
+        usage_store: Arc::clone(&backends.usage_store),
+        rate_limits: Arc::clone(&backends.rate_limits),
+        settings: Arc::clone(&backends.settings),
+        accounts: Arc::clone(&backends.accounts),
+        clock,
+    }
+}
 
 /// The roles of this process, running.
 pub struct Platform {
@@ -70,6 +88,7 @@ impl Platform {
         let provider_urls = start.provider_stubs().await?;
         let payment_url = start.payment_url().await?;
         let backends = start.stores().await?;
+        start.ledger_is_whole(backends.as_ref()).await?;
         let bootstrap = start.bootstrap(backends.as_ref()).await?;
         let services = match &backends {
             Some(backends) => start.services(backends, provider_urls, payment_url)?,
@@ -239,6 +258,26 @@ impl Start {
         self.health.watch(&self.tasks, name, required, HEALTH_INTERVAL, ping);
     }
 
+    /// A ledger that was restored to an earlier moment would give numbers anew that the totals have counted: whoever would write to it or
+    /// publish it does not start. Where the totals cannot be asked, requests come first.
+    async fn ledger_is_whole(&self, backends: Option<&Backends>) -> Result<()> {
+        let Some(backends) = backends.filter(|_| self.roles.has_any(&[Role::TokenService, Role::OutboxRelay])) else { return Ok(()) };
+        let behind = timeout(TOTALS_WITHIN, audit::behind(&audited(backends, self.clock.clone()))).await;
+        match behind.context("no answer in time").and_then(|behind| Ok(behind?)) {
+            Ok(behind) => match behind.first() {
+                None => Ok(()),
+                Some(Behind { shard, last_seq, applied }) => bail!(
+                    "the ledger was restored to an earlier moment: shard {shard} ends at event {last_seq}, and its totals count {applied}; \
+                     `weir audit` names what is lost, `weir audit --repair` brings it back"
+                ),
+            },
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "it is not known whether the ledger has everything that the totals count");
+                Ok(())
+            }
+        }
+    }
+
     async fn bootstrap(&self, backends: Option<&Backends>) -> Result<Option<Bootstrap>> {
         match backends {
             Some(backends) if self.roles.has(Role::AuthService) => {
@@ -359,16 +398,7 @@ impl Start {
 
     fn analytics(&self, backends: &Backends) -> Router {
         let deps = analytics::Deps {
-            stores: audit::Stores {
-                ledger: Arc::clone(&backends.ledger),
-                outbox: Arc::clone(&backends.outbox),
-                event_log: Arc::clone(&backends.event_log),
-                usage_store: Arc::clone(&backends.usage_store),
-                rate_limits: Arc::clone(&backends.rate_limits),
-                settings: Arc::clone(&backends.settings),
-                accounts: Arc::clone(&backends.accounts),
-                clock: self.clock.clone(),
-            },
+            stores: audited(backends, self.clock.clone()),
             generations: Arc::clone(&backends.generations),
             replays: Arc::clone(&backends.replays),
             accounts: Arc::clone(&backends.accounts),

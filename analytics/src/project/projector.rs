@@ -10,6 +10,7 @@ use super::{
 };
 use domain::{
     defect::{Defect, is_back},
+    event::UsageEvent,
     ids::Shard,
     rollup::CellKey,
     trace_parent::TraceParent,
@@ -125,7 +126,11 @@ impl Projector {
     async fn take_one(&mut self, record: LogRecord) {
         let (shard, offset) = (record.shard, record.offset);
         let sampled = record.trace_parent.as_deref().and_then(trace::sampled);
-        match decode::event_of(&record) {
+        let current = |event: UsageEvent| match self.shards.get(&shard).is_some_and(|progress| progress.is_outdated(&event)) {
+            true => Err(format!("event {} is of epoch {}, from before the ledger was restored", event.seq, event.epoch)),
+            false => Ok(event),
+        };
+        match decode::event_of(&record).and_then(current) {
             Err(reason) => self.refuse(record, reason).await,
             Ok(event) => {
                 let Some(progress) = self.shards.get(&shard) else { return };

@@ -65,6 +65,8 @@ pub struct ShardProgress {
     /// Everything up to here is accepted: applied in memory or about to be.
     pub state: ShardState,
     pub gap: Option<Gap>,
+    /// Of the newest event that was accepted here.
+    epoch: i32,
     /// The gap was reported as one that neither the log nor the outbox can close.
     pub stuck: bool,
     /// `last_seq` at the last check of the log's end.
@@ -94,6 +96,7 @@ impl ShardProgress {
             shard,
             state,
             gap: None,
+            epoch: 0,
             stuck: false,
             stood_at: None,
             next_offset: None,
@@ -112,6 +115,7 @@ impl ShardProgress {
         let gap = Gap { proven_through: seen_through, claimed_through };
         Self {
             gap: (gap.through() > state.last_seq).then_some(gap),
+            epoch: self.epoch,
             next_offset: self.next_offset,
             committed_offset: self.committed_offset,
             ..Self::new(self.shard, state)
@@ -128,8 +132,14 @@ impl ShardProgress {
         }
     }
 
+    /// Sent by a relay that does not know that the ledger was restored since: its numbers may stand for other events by now.
+    pub fn is_outdated(&self, event: &UsageEvent) -> bool {
+        event.epoch < self.epoch && self.place(event.seq) != Place::Past
+    }
+
     /// Takes the event with the next number.
     pub fn accept(&mut self, event: UsageEvent) -> Accepted {
+        self.epoch = self.epoch.max(event.epoch);
         let digest = self.state.digest.wrapping_add(rollup::digest(&event));
         self.state = ShardState { last_seq: event.seq, digest, recorded_at_ms: event.recorded_at.timestamp_millis() };
         let cells = rollup::cells(&event);

@@ -1,6 +1,9 @@
 //! `/api/v1/admin/replay`: asking for replays, watching them, and deciding about what they built.
 
-use super::Stores;
+use super::{
+    Stores,
+    source::{self, Unreadable},
+};
 use crate::{
     error::{require, store_failed},
     query,
@@ -91,6 +94,10 @@ async fn start(
 ) -> Result<Response, Problem> {
     require(&caller, Scope::Admin)?;
     let (source, coverage) = (body.source()?, body.coverage(&service.clock)?);
+    let unreadable = source::unreadable(&service.stores, source, |shard| coverage.holds_shard(shard)).await.map_err(store_failed)?;
+    if let Some(unreadable) = unreadable {
+        return Err(not_to_be_had(unreadable));
+    }
     let replay = Replay::new(coverage, source, body.dry_run, caller.principal(), service.clock.now());
     let created = service.stores.replays.create(Uuid::now_v7(), &replay).await.map_err(store_failed)?;
     match created {
@@ -250,6 +257,14 @@ async fn busy(service: &Service) -> Problem {
     let name = running.map_or_else(String::new, |running| format!(" ({})", running.id));
     let detail = format!("another replay{name} runs; wait for it, pause it or cancel it");
     Problem::new(StatusCode::CONFLICT, "conflict", detail)
+}
+
+fn not_to_be_had(unreadable: Unreadable) -> Problem {
+    let (code, detail) = match unreadable {
+        Unreadable::Pruned(detail) => ("events_pruned", detail),
+        Unreadable::Damaged(detail) => ("archive_damaged", detail),
+    };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
 }
 
 fn refused(refusal: &Refusal, status: Status) -> Problem {

@@ -4,6 +4,7 @@ use super::{Stores, desk::Halt};
 use crate::project::decode;
 use domain::{event::UsageEvent, ids::Shard, replay::Source};
 use ports::{
+    StoreError, archive,
     event_log::{LogEvent, LogReader, LogRecord},
     outbox::Outbox,
 };
@@ -18,6 +19,8 @@ const POLL: Duration = Duration::from_millis(200);
 const FROM_OUTBOX: &str = "; replay from the outbox: --source outbox";
 /// The log brings nothing for this long although it lacks events: it is away.
 const STALL: Duration = Duration::from_secs(30);
+/// Before a replay begins, while whoever asked for it waits.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Brings the numbers after the last one up to `through`, without a gap, or says why it cannot.
 pub struct Events {
@@ -56,6 +59,38 @@ impl Events {
         self.last_seq = page.last().map_or(self.last_seq, |event| event.seq);
         Ok(page)
     }
+}
+
+/// Why events that are asked for can be had no more from where they are asked for.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// The log has forgotten them.
+    Pruned(String),
+    /// A file of the archive is not what was written.
+    Damaged(String),
+}
+
+/// Looks at what the archive has of these shards, or what the log still has of that, for [`LOOK`] at most: what it does not come to the
+/// replay finds.
+pub async fn unreadable(stores: &Stores, source: Source, covers: impl Fn(Shard) -> bool) -> Result<Option<Unreadable>, StoreError> {
+    let end = Instant::now() + LOOK;
+    for head in stores.outbox.heads().await?.iter().filter(|head| head.archived_through > 0 && covers(head.shard)) {
+        if source == Source::Log {
+            if stores.log.find(head.shard, 1).await?.is_none() {
+                return Ok(Some(Unreadable::Pruned(lacks("log", head.shard, 1, head.archived_through))));
+            }
+            continue;
+        }
+        let mut after = 0;
+        while after < head.archived_through && Instant::now() < end {
+            after = match stores.outbox.read(head.shard, after, ROWS_PER_PAGE).await {
+                Ok(rows) => rows.last().map_or(head.archived_through, |row| row.seq),
+                Err(StoreError::Corrupt { store: archive::STORE, what }) => return Ok(Some(Unreadable::Damaged(what))),
+                Err(error) => return Err(error),
+            };
+        }
+    }
+    Ok(None)
 }
 
 /// What was archived the log need not have any more. What was not is waited for.
@@ -127,6 +162,10 @@ async fn dense(records: Vec<LogRecord>, shard: Shard, after: i64, through: i64) 
 }
 
 fn missing(source: &str, shard: Shard, first: i64, last: i64) -> Halt {
+    Halt::Failed(lacks(source, shard, first, last))
+}
+
+fn lacks(source: &str, shard: Shard, first: i64, last: i64) -> String {
     let other = if source == "log" { FROM_OUTBOX } else { "" };
-    Halt::Failed(format!("the {source} lacks the numbers {first} to {last} of shard {shard}{other}"))
+    format!("the {source} lacks the numbers {first} to {last} of shard {shard}{other}")
 }

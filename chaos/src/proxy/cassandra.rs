@@ -75,21 +75,14 @@ fn frame(arrived: &mut BytesMut) -> Result<Option<BytesMut>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::tests::units;
+
+    /// Where a frame has the lower byte of its stream.
+    const STREAM: usize = 3;
 
     fn frame_of(version: u8, stream: u8, opcode: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         [&[version, 0, 0, stream, opcode], &length[..], body].concat()
-    }
-
-    fn units(mut next: impl FnMut(&mut BytesMut) -> Result<Option<Unit>>, bytes: &[u8], step: usize) -> Vec<(u8, bool)> {
-        let (mut arrived, mut units) = (BytesMut::new(), Vec::new());
-        for piece in bytes.chunks(step) {
-            arrived.extend_from_slice(piece);
-            while let Some(unit) = next(&mut arrived).unwrap() {
-                units.push((unit.bytes[3], unit.marked));
-            }
-        }
-        units
     }
 
     #[test]
@@ -102,9 +95,9 @@ mod tests {
         let heard: Vec<u8> = heard.into_iter().flat_map(|(stream, opcode)| frame_of(0x84, stream, opcode, b"zz")).collect();
         for step in [1, 4, 4096] {
             let mut cassandra = Cassandra::default();
-            let parts = units(|arrived| cassandra.request(arrived), &sent, step);
+            let parts = units(STREAM, |arrived| cassandra.request(arrived), &sent, step);
             assert_eq!(parts, [(1, false), (2, true), (3, false), (4, true), (5, true)]);
-            let parts = units(|arrived| cassandra.answer(arrived), &heard, step);
+            let parts = units(STREAM, |arrived| cassandra.answer(arrived), &heard, step);
             assert_eq!(parts, [(5, true), (1, false), (2, false), (4, true), (3, false)]);
         }
     }
@@ -112,10 +105,10 @@ mod tests {
     #[test]
     fn of_a_statement_that_was_sent_twice_the_client_hears_the_later_result() {
         let mut cassandra = Cassandra::default();
-        units(|arrived| cassandra.request(arrived), &frame_of(4, 7, EXECUTE, b"x"), 4096);
+        units(STREAM, |arrived| cassandra.request(arrived), &frame_of(4, 7, EXECUTE, b"x"), 4096);
         assert!(cassandra.sent_twice());
         let heard = [frame_of(0x84, 7, RESULT, b"1"), frame_of(0x84, 7, RESULT, b"2")].concat();
-        assert_eq!(units(|arrived| cassandra.answer(arrived), &heard, 4), [(7, true)]);
+        assert_eq!(units(STREAM, |arrived| cassandra.answer(arrived), &heard, 4), [(7, true)]);
     }
 
     #[test]

@@ -69,6 +69,10 @@ fn framed(arrived: &mut BytesMut, least: usize) -> Result<Option<BytesMut>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::tests::units;
+
+    /// Where an answer has the last byte of its correlation.
+    const CORRELATION: usize = 7;
 
     fn request(api: u8, correlation: u8) -> Vec<u8> {
         [&11u32.to_be_bytes()[..], &[0, api, 0, 9], &[0, 0, 0, correlation], b"abc"].concat()
@@ -78,43 +82,33 @@ mod tests {
         [&6u32.to_be_bytes()[..], &[0, 0, 0, correlation], b"ok"].concat()
     }
 
-    fn units(mut next: impl FnMut(&mut BytesMut) -> Result<Option<Unit>>, bytes: &[u8], step: usize) -> Vec<(u8, bool)> {
-        let (mut arrived, mut units) = (BytesMut::new(), Vec::new());
-        for piece in bytes.chunks(step) {
-            arrived.extend_from_slice(piece);
-            while let Some(unit) = next(&mut arrived).unwrap() {
-                units.push((unit.bytes[7], unit.marked));
-            }
-        }
-        units
-    }
-
     #[test]
     fn the_response_to_a_produce_is_found_by_its_correlation_however_it_arrives() {
         let sent = [request(3, 1), request(0, 2), request(1, 3)].concat();
         let heard = [response(1), response(2), response(3)].concat();
         for step in [1, 5, 4096] {
             let mut kafka = Kafka::default();
-            let marks: Vec<bool> = units(|arrived| kafka.request(arrived), &sent, step).into_iter().map(|(_, marked)| marked).collect();
+            let marks: Vec<bool> =
+                units(CORRELATION, |arrived| kafka.request(arrived), &sent, step).into_iter().map(|(_, marked)| marked).collect();
             assert_eq!(marks, [false, true, false]);
-            assert_eq!(units(|arrived| kafka.answer(arrived), &heard, step), [(1, false), (2, true), (3, false)]);
+            assert_eq!(units(CORRELATION, |arrived| kafka.answer(arrived), &heard, step), [(1, false), (2, true), (3, false)]);
         }
     }
 
     #[test]
     fn of_a_produce_that_was_sent_twice_the_client_hears_once() {
         let mut kafka = Kafka::default();
-        units(|arrived| kafka.request(arrived), &[request(0, 1), request(0, 2)].concat(), 4096);
+        units(CORRELATION, |arrived| kafka.request(arrived), &[request(0, 1), request(0, 2)].concat(), 4096);
         assert!(kafka.sent_twice());
         let heard = [response(1), response(2), response(2)].concat();
-        assert_eq!(units(|arrived| kafka.answer(arrived), &heard, 9), [(1, true), (2, true)]);
+        assert_eq!(units(CORRELATION, |arrived| kafka.answer(arrived), &heard, 9), [(1, true), (2, true)]);
     }
 
     #[test]
     fn a_produce_that_nobody_answers_is_passed_over() {
         let mut kafka = Kafka::default();
-        units(|arrived| kafka.request(arrived), &[request(0, 1), request(3, 2)].concat(), 4096);
-        assert_eq!(units(|arrived| kafka.answer(arrived), &response(2), 4096), [(2, false)]);
+        units(CORRELATION, |arrived| kafka.request(arrived), &[request(0, 1), request(3, 2)].concat(), 4096);
+        assert_eq!(units(CORRELATION, |arrived| kafka.answer(arrived), &response(2), 4096), [(2, false)]);
         assert!(kafka.answer(&mut BytesMut::from(&response(9)[..])).is_err());
     }
 }

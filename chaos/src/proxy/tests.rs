@@ -148,3 +148,20 @@ async fn a_trickle_takes_its_time() {
     // 14 bytes there and 10 back.
     assert!(scene.is_answered().await >= Duration::from_millis(240));
 }
+
+/// What comes of bytes that arrive in pieces of `step`: the byte at this place of each unit, and whether it is marked.
+pub(super) fn units(
+    place: usize,
+    mut next: impl FnMut(&mut BytesMut) -> Result<Option<Unit>>,
+    bytes: &[u8],
+    step: usize,
+) -> Vec<(u8, bool)> {
+    let (mut arrived, mut units) = (BytesMut::new(), Vec::new());
+    for piece in bytes.chunks(step) {
+        arrived.extend_from_slice(piece);
+        while let Some(unit) = next(&mut arrived).unwrap() {
+            units.push((unit.bytes[place], unit.marked));
+        }
+    }
+    units
+}

@@ -1,14 +1,19 @@
-//! The ledger's database is restored to what it was some seconds ago: the audit must know every event that is lost, and name them.
+//! The ledger's database is restored to what it was some seconds ago, under the processes: none of them may go on with it, the audit must
+//! name every event that is lost, and bring all of them back.
 
 use super::Scenario;
 use crate::{
-    fleet::ONE_OF_EACH,
+    fleet::{Fleet, ONE_OF_EACH},
+    journal::{self, Payer},
+    load::Api,
     stack::{Server, Stack},
-    stage::{Proof, Stage},
+    stage::{Proof, Stage, drained},
 };
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -21,7 +26,7 @@ pub fn all() -> Vec<Scenario> {
     vec![Scenario {
         name: "postgres-restored",
         row: "A13",
-        fault: "Postgres as it was 5 s ago: the audit names what is lost, and is clean when that is back",
+        fault: "Postgres as it was 5 s ago: what is lost is named and brought back, and no number is given twice",
         times: 1,
         short: None,
         play: |stage, times| Box::pin(play(stage, times)),
@@ -29,9 +34,9 @@ pub fn all() -> Vec<Scenario> {
 }
 
 async fn play(stage: &mut Stage, times: u64) -> Result<Proof> {
-    let mut proof = None;
+    let (mut events, mut answered) = (0, 0);
     for _ in 0..times {
-        let trial = stage.begin(ONE_OF_EACH, &[]).await?;
+        let mut trial = stage.begin(ONE_OF_EACH, &[]).await?;
         let (now, then) = (postgres_folder(&stage.stack)?, stage.stack.folder.join("postgres.then"));
         // What an earlier run left is of no use to this one.
         let _removed = std::fs::remove_dir_all(&then);
@@ -40,21 +45,46 @@ async fn play(stage: &mut Stage, times: u64) -> Result<Proof> {
         stage.stack.start_again(Server::Postgres).await?;
         trial.load.goes_on(1).await?;
         tokio::time::sleep(LOST).await;
-        // Ends with everything in the log and in the totals, and all processes gone: nobody may write to what is restored.
-        proof = Some(stage.prove(trial, times).await?);
+        let journal = trial.load.finish().await?;
+        drained(&trial.api).await?;
         let before = stage.installation().await?.report().await?;
         exchange(&stage.stack, &now, &then).await?;
-        let restored = stage.installation().await?.report().await;
-        exchange(&stage.stack, &now, &then).await?;
+        nothing_is_spent(&trial.api, &trial.payers).await?;
+        trial.fleet.stop().await?;
+        let installation = stage.installation().await?;
+        let lost = names_what_is_lost(&before, &installation.report().await?)?;
+        let refused = installation.weir(&["up", "--role", "token-service", "--listen", "127.0.0.1:0"], 2).await?;
+        ensure!(refused.contains("weir audit --repair"), "a token-service does not say why it does not start: {refused}");
+        let repaired = installation.weir(&["audit", "--repair", "--yes"], 0).await?;
+        let named: HashSet<&str> = repaired.lines().filter(|line| line.starts_with("  shard ")).collect();
+        ensure!(named.len() == lost, "{lost} events were lost and the plan names {}: {repaired}", named.len());
+        // Every answer of the lost seconds is true again, and what is spent from now on meets none of their numbers.
+        trial.fleet = Fleet::start(installation, ONE_OF_EACH, &[]).await?;
+        trial.api = Api::new(trial.fleet.url(), installation.admin_key.clone())?;
+        journal::holds(&journal, &trial.payers, &trial.api).await?;
+        trial.fleet.stop().await?;
+        let later = stage.begin(ONE_OF_EACH, &[]).await?;
+        let proof = stage.prove(later, 1).await?;
         std::fs::remove_dir_all(&then)?;
-        names_what_is_lost(&before, &restored?)?;
-        stage.installation().await?.audit().await.context("with the newer database again")?;
+        answered += journal.len() + proof.answered;
+        events = proof.events;
     }
-    proof.context("no restore was made")
+    Ok(Proof { faults: times, answered, failed: 0, events })
+}
+
+/// A process that has seen the lost events gives none of their numbers again.
+async fn nothing_is_spent(api: &Api, payers: &[Payer]) -> Result<()> {
+    for payer in payers {
+        let body = json!({"userId": payer.user, "orgId": payer.org, "provider": "openai", "tokens": 1});
+        let answer = api.expect(Method::POST, "/api/v1/tokens/consume", &body).await;
+        let refused = answer.as_ref().is_err_and(|error| error.to_string().contains(": 503 "));
+        ensure!(refused, "a ledger that had forgotten events was written to: {answer:?}");
+    }
+    Ok(())
 }
 
 /// Every number that was given after the copy is in the log alone, and I4 says so of each, with the events of those that it lists.
-fn names_what_is_lost(before: &Value, restored: &Value) -> Result<()> {
+fn names_what_is_lost(before: &Value, restored: &Value) -> Result<usize> {
     let accepted = |report: &Value| report["totals"]["accepted"].as_i64().context("a report without totals");
     let lost = accepted(before)? - accepted(restored)?;
     ensure!(lost > 0, "nothing was lost by the restore");
@@ -64,8 +94,7 @@ fn names_what_is_lost(before: &Value, restored: &Value) -> Result<()> {
     let listed = log["differences"].as_array().context("an invariant without differences")?;
     let named = listed.iter().all(|difference| difference["eventId"].is_string() && difference["expected"] == "a row of the outbox");
     ensure!(named && !listed.is_empty(), "the audit does not name what is lost: {log}");
-    eprintln!("chaos:   the audit names the first {} of {lost} lost events and counts the others", listed.len());
-    Ok(())
+    Ok(usize::try_from(lost)?)
 }
 
 /// Where the script keeps it: beside everything else, unless the server's user may not go there.

@@ -5,13 +5,13 @@ use crate::{
     fleet::TWO_OF_EACH,
     stage::{Proof, Stage},
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 pub fn all() -> Vec<Scenario> {
     vec![Scenario {
         name: "rolling-restart",
         row: "D3",
-        fault: "SIGTERM of each token-service, relay and analytics in turn",
+        fault: "SIGTERM of each token-service, relay and analytics in turn: no request fails",
         times: 12,
         short: None,
         play: |stage, times| Box::pin(play(stage, times)),
@@ -30,5 +30,7 @@ async fn play(stage: &mut Stage, times: u64) -> Result<Proof> {
         }
         stage.pause(100..500).await;
     }
+    let (failed, latest) = (trial.load.failed(), trial.load.latest_failure());
+    ensure!(failed == 0, "{failed} requests failed although each process was asked to end, the latest with: {latest}");
     stage.prove(trial, times).await
 }

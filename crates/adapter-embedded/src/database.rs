@@ -71,9 +71,10 @@ impl Database {
         self.writer.begin_with(begin).await.map_err(failed)
     }
 
+    /// Whether it is read, and a write gets its turn.
     pub(crate) async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed)?;
-        Ok(())
+        self.begin(Durability::WithNext).await?.rollback().await.map_err(failed)
     }
 
     pub(crate) async fn close(&self) {

@@ -74,15 +74,16 @@ impl EventLog for Embedded {
         letters::act(self, place, act).await
     }
 
-    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+    async fn redrive(&self, row: OutboxRow) -> Result<bool> {
         let mut transaction = self.inner.main.begin(Durability::Now).await?;
         let query = sqlx::query(include_str!("../sql/put_back_event.sql"))
             .bind(row.shard.index())
             .bind(row.seq)
             .bind(row.payload)
             .bind(row.event_id);
-        query.execute(&mut *transaction).await.map_err(failed)?;
-        commit(transaction).await
+        let put_back = query.execute(&mut *transaction).await.map_err(failed)?.rows_affected();
+        commit(transaction).await?;
+        Ok(put_back > 0)
     }
 
     async fn ping(&self) -> Result<()> {

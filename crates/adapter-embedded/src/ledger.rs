@@ -37,10 +37,11 @@ use ports::{
         ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
         StoredEvent, Sweeper,
     },
+    outbox::OutboxRow,
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 use sagas::StoredSaga;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, SqliteConnection};
 use std::{
     sync::PoisonError,
     time::{Duration, Instant},
@@ -189,31 +190,24 @@ impl Ledger for Embedded {
     async fn snapshot_after(&self, shard: Shard, after: i64) -> Result<ShardSnapshot> {
         // The first read fixes the moment that every later one in this transaction sees.
         let mut transaction = self.inner.main.readers().begin().await.map_err(failed)?;
-        let (last_seq, archived_through) = sqlx::query_as::<_, (i64, i64)>(include_str!("../sql/find_last_seq.sql"))
-            .bind(shard.index())
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        let events = events_of(&mut transaction, shard, after.max(archived_through)).await?;
-        let charges: Vec<ChargeRow> = of_shard(&mut transaction, include_str!("../sql/charges_of_shard.sql"), shard).await?;
-        let pools: Vec<PoolRow> = of_shard(&mut transaction, include_str!("../sql/pools_of_shard.sql"), shard).await?;
-        let periods: Vec<PeriodRow> = of_shard(&mut transaction, include_str!("../sql/periods_of_shard.sql"), shard).await?;
-        let budgets: Vec<BudgetRow> = of_shard(&mut transaction, include_str!("../sql/budgets_of_shard.sql"), shard).await?;
-        let sagas: Vec<StoredSaga> = of_shard(&mut transaction, include_str!("../sql/sagas_of_shard.sql"), shard).await?;
-        Ok(ShardSnapshot {
-            sagas: sagas.into_iter().map(StoredSaga::saga).collect::<Result<_>>()?,
-            budgets: budgets::by_key(budgets)?.into_values().collect(),
-            events,
-            charges: charges.into_iter().map(Charge::try_from).collect::<Result<_>>()?,
-            pools: pools.into_iter().map(Pool::try_from).collect::<Result<_>>()?,
-            past_periods: periods.into_iter().map(PeriodRow::into_period).collect::<Result<_>>()?,
-            last_seq,
-            archived_through,
-        })
+        read_shard(&mut transaction, shard, after).await
     }
 
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
         kept::scan(self.inner.main.readers(), visit).await
+    }
+
+    async fn bring_back(&self, shard: Shard, lost: &[OutboxRow], holds_expire_at: DateTime<Utc>) -> Result<()> {
+        let mut transaction = self.inner.main.begin(Durability::Now).await?;
+        let state = read_shard(&mut transaction, shard, i64::MAX).await?.into_state();
+        let times = (now_ms(&self.inner.clock), holds_expire_at);
+        let batch = Batch::bring_back(&mut transaction, state, (shard, lost), times).await?;
+        batch.write(&mut transaction).await?;
+        let raise = sqlx::query(include_str!("../sql/raise_epoch.sql")).bind(shard.index()).bind(lost.last().map_or(0, |row| row.seq));
+        raise.execute(&mut *transaction).await.map_err(failed)?;
+        commit(transaction).await?;
+        self.announce_events();
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -239,16 +233,40 @@ impl Embedded {
     }
 }
 
-async fn of_shard<T>(transaction: &mut Transaction<'static, Sqlite>, sql: &'static str, shard: Shard) -> Result<Vec<T>>
+async fn read_shard(connection: &mut SqliteConnection, shard: Shard, after: i64) -> Result<ShardSnapshot> {
+    let (last_seq, archived_through) = sqlx::query_as::<_, (i64, i64)>(include_str!("../sql/find_last_seq.sql"))
+        .bind(shard.index())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let events = events_of(connection, shard, after.max(archived_through)).await?;
+    let charges: Vec<ChargeRow> = of_shard(connection, include_str!("../sql/charges_of_shard.sql"), shard).await?;
+    let pools: Vec<PoolRow> = of_shard(connection, include_str!("../sql/pools_of_shard.sql"), shard).await?;
+    let periods: Vec<PeriodRow> = of_shard(connection, include_str!("../sql/periods_of_shard.sql"), shard).await?;
+    let budgets: Vec<BudgetRow> = of_shard(connection, include_str!("../sql/budgets_of_shard.sql"), shard).await?;
+    let sagas: Vec<StoredSaga> = of_shard(connection, include_str!("../sql/sagas_of_shard.sql"), shard).await?;
+    Ok(ShardSnapshot {
+        sagas: sagas.into_iter().map(StoredSaga::saga).collect::<Result<_>>()?,
+        budgets: budgets::by_key(budgets)?.into_values().collect(),
+        events,
+        charges: charges.into_iter().map(Charge::try_from).collect::<Result<_>>()?,
+        pools: pools.into_iter().map(Pool::try_from).collect::<Result<_>>()?,
+        past_periods: periods.into_iter().map(PeriodRow::into_period).collect::<Result<_>>()?,
+        last_seq,
+        archived_through,
+    })
+}
+
+async fn of_shard<T>(connection: &mut SqliteConnection, sql: &'static str, shard: Shard) -> Result<Vec<T>>
 where
     T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
 {
-    sqlx::query_as::<_, T>(sql).bind(shard.index()).fetch_all(&mut **transaction).await.map_err(failed)
+    sqlx::query_as::<_, T>(sql).bind(shard.index()).fetch_all(&mut *connection).await.map_err(failed)
 }
 
-async fn events_of(transaction: &mut Transaction<'static, Sqlite>, shard: Shard, after: i64) -> Result<Vec<StoredEvent>> {
+async fn events_of(connection: &mut SqliteConnection, shard: Shard, after: i64) -> Result<Vec<StoredEvent>> {
     let query = sqlx::query(include_str!("../sql/events_of_shard.sql")).bind(shard.index()).bind(after);
-    let rows = query.fetch_all(&mut **transaction).await.map_err(failed)?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(failed)?;
     let stored = |row: sqlx::sqlite::SqliteRow| {
         let payload: Vec<u8> = row.try_get("payload")?;
         let event = event_codec::decode(&payload).map_err(|error| error.to_string());

@@ -126,8 +126,8 @@ impl EventLog for KafkaEventLog {
         self.dead_letters.act(place, act).await
     }
 
-    async fn redrive(&self, row: OutboxRow) -> Result<()> {
-        self.append(row.shard, vec![row]).await?.await
+    async fn redrive(&self, row: OutboxRow) -> Result<bool> {
+        self.append(row.shard, vec![row]).await?.await.map(|()| true)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -21,6 +21,7 @@
 mod answers;
 mod apply;
 mod batch;
+mod bring_back;
 mod budgets;
 mod claims;
 mod kept;
@@ -52,6 +53,7 @@ use ports::{
         ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
         StoredEvent, Sweeper,
     },
+    outbox::OutboxRow,
 };
 use rows::{ChargeRow, PeriodRow, PoolRow};
 pub(crate) use rows::{is_org, payer};
@@ -194,6 +196,10 @@ impl Ledger for Postgres {
 
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()> {
         kept::scan(self, visit).await.map_err(Failure::not_done)
+    }
+
+    async fn bring_back(&self, shard: Shard, lost: &[OutboxRow], holds_expire_at: DateTime<Utc>) -> Result<()> {
+        bring_back::bring_back(self, shard, lost, holds_expire_at).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -55,6 +55,10 @@ impl ShardLog {
         first.filter(|first| first.offset >= 0)
     }
 
+    pub fn has(&self, seq: i64) -> bool {
+        self.first(seq).is_some()
+    }
+
     fn record(&mut self, seq: i64, digest: u64, offset: i64) {
         let first = First { digest, offset };
         match self.first(seq) {

@@ -10,10 +10,11 @@ use crate::{
     ends, fold, log,
     picture::Picture,
     raw,
-    report::Compared,
+    report::{Compared, Difference},
 };
 use chrono::{DateTime, Utc};
 use domain::ids::Shard;
+use ports::{StoreError, archive};
 
 /// Which shard of which audit.
 pub(crate) struct Place<'a> {
@@ -30,7 +31,19 @@ struct Found {
     proved: Option<Checkpoint>,
 }
 
-pub(crate) async fn audit(place: &Place<'_>, mut limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
+/// A shard whose archive cannot be used is not compared: what is wrong with which file is what was found.
+pub(crate) async fn audit(place: &Place<'_>, limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
+    match audit_whole(place, limits).await {
+        Err(AuditError::Store { source: StoreError::Corrupt { store: archive::STORE, what }, .. }) => {
+            let mut book = Book::default();
+            book.fold.report(Difference::at(place.shard, "archive").values("every file as it was written", what));
+            Ok(book)
+        }
+        audited => audited,
+    }
+}
+
+async fn audit_whole(place: &Place<'_>, mut limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
     let notes = place.plan.notes.as_ref().filter(|_| place.plan.since_last);
     let mut changed = Vec::new();
     if let Some(checkpoint) = notes.and_then(|notes| notes.checkpoint(place.shard)) {

@@ -257,7 +257,7 @@ pub async fn a_redriven_event_is_in_the_log_under_its_own_number(stores: &Stores
     let customer = Customer::user();
     stores.publish(&customer, 5, None).await;
     let row = stores.outbox.read(customer.shard(), 1, 1).await.unwrap().remove(0);
-    stores.log.redrive(row.clone()).await.unwrap();
+    assert!(stores.log.redrive(row.clone()).await.unwrap());
     let records = stores.scanned().await;
     let redriven: Vec<_> = records.iter().filter(|record| record.seq == Some(2)).collect();
     assert!(!redriven.is_empty() && redriven.iter().all(|record| record.value == event_codec::frame(&row.payload)));

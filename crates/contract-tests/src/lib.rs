@@ -13,6 +13,7 @@ pub mod old_events;
 pub mod outbox;
 pub mod rate_limits;
 pub mod replays;
+pub mod restore;
 pub mod settings;
 pub mod stories;
 pub mod usage_store;

@@ -25,8 +25,8 @@ pub use purchases::granted_by;
 
 use crate::{
     budget::{Budget, BudgetKey, BudgetUnit},
-    charge::{Charge, ChargeSpec},
-    event::NewEvent,
+    charge::{Charge, ChargeSpec, ChargeStatus},
+    event::{NewEvent, UsageEvent},
     ids::{ChargeId, Payer, SagaId, UserId},
     pool::{Pool, PoolKey, PoolPeriod},
     saga::{self, Saga},
@@ -75,6 +75,22 @@ impl LedgerState {
         if let Some(saga) = saga::of_event(event).and_then(|id| self.sagas.get_mut(&id)) {
             saga.seq = seq;
         }
+    }
+
+    /// Events that were decided before and are applied anew. Holds among them get a deadline, which no event tells,
+    /// and purchases are due.
+    pub fn bring_back<'e>(&mut self, events: impl Iterator<Item = &'e UsageEvent>, holds_expire_at: DateTime<Utc>) {
+        for event in events {
+            self.apply(&event.event);
+            self.number(&event.event, event.seq);
+        }
+        for id in &self.changed.new_charges {
+            if let Some(charge) = self.charges.get_mut(id).filter(|charge| charge.status == ChargeStatus::Held) {
+                charge.expires_at = Some(holds_expire_at);
+            }
+        }
+        let waits = |id: &&SagaId| self.sagas.get(id).is_some_and(|saga| saga.task().is_some());
+        self.changed.due_sagas.extend(self.changed.sagas.iter().filter(waits));
     }
 
     /// The budgets that cover a charge, those of everyone first.

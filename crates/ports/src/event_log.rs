@@ -124,8 +124,8 @@ pub trait EventLog: Send + Sync {
     async fn act_on_letter(&self, place: (Shard, i64), act: &LetterAct) -> Result<()>;
 
     /// Puts an event of the ledger back into the log under its own number: at the log's end, or, where the log is the outbox, in its place.
-    /// The caller knows that it is the event that the ledger numbered so.
-    async fn redrive(&self, row: OutboxRow) -> Result<()>;
+    /// The caller knows that it is the event that the ledger numbered so. `false`, and nothing done, where its place is in the log no more.
+    async fn redrive(&self, row: OutboxRow) -> Result<bool>;
 
     async fn ping(&self) -> Result<()>;
 }

@@ -1,6 +1,6 @@
 //! The ledger: charges, pools and idempotency, and with each change its numbered events, in one transaction.
 
-use crate::Result;
+use crate::{Result, StoreError, outbox::OutboxRow};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
@@ -8,7 +8,7 @@ use domain::{
     charge::Charge,
     event::UsageEvent,
     ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
-    ledger::{Outcome, Request},
+    ledger::{LedgerState, Outcome, Request},
     pool::{Pool, PoolKey, PoolPeriod},
     saga::Saga,
     trace_parent::TraceParent,
@@ -123,6 +123,20 @@ pub struct ShardSnapshot {
     pub archived_through: i64,
 }
 
+impl ShardSnapshot {
+    /// The state alone, for events to come.
+    pub fn into_state(self) -> LedgerState {
+        LedgerState {
+            charges: self.charges.into_iter().map(|charge| (charge.spec.id, charge)).collect(),
+            pools: self.pools.into_iter().map(|pool| (pool.key.clone(), pool)).collect(),
+            past_periods: self.past_periods.into_iter().map(|(key, period)| ((key, period.starts_at), period)).collect(),
+            budgets: self.budgets.into_iter().map(|budget| (budget.key.clone(), budget)).collect(),
+            sagas: self.sagas.into_iter().map(|saga| (saga.id, saga)).collect(),
+            ..LedgerState::default()
+        }
+    }
+}
+
 /// An answer under an idempotency key that is about a charge, beside that charge.
 pub struct KeptAnswer {
     /// What the store calls the key; the same for two rows of one key.
@@ -207,6 +221,18 @@ pub trait Ledger: Send + Sync {
 
     /// Every answer that is kept about a charge, for the audit; two rows of one name follow each other.
     async fn scan_answers(&self, visit: &mut (dyn FnMut(KeptAnswer) + Send)) -> Result<()>;
+
+    /// After the store was restored to an earlier moment: puts back the events that follow the shard's last number, as the log has them,
+    /// makes of the state what they make of it, counts them as published, and raises the shard's epoch, in one transaction. Whatever knew
+    /// the shard before, a lease or a process, is of an older epoch then. What is in no event (answers under idempotency keys, deadlines
+    /// of holds, what limits said) stays lost; holds that are back have a deadline of `holds_expire_at`.
+    ///
+    /// # Errors
+    /// `Corrupt`: the events are not the ones that follow; nothing was done. `OutcomeUnknown`: look at the outbox.
+    async fn bring_back(&self, shard: Shard, _lost: &[OutboxRow], _holds_expire_at: DateTime<Utc>) -> Result<()> {
+        // A ledger of a test that is never restored.
+        Err(StoreError::unavailable("ledger", format!("shard {shard} was never lost")))
+    }
 
     async fn ping(&self) -> Result<()>;
 }

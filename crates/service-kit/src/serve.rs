@@ -10,7 +10,8 @@ pub use matched_route::report_route;
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use http::{Request, Response};
+use futures::FutureExt;
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
@@ -32,7 +33,8 @@ use thiserror::Error;
 use timed_io::{Progress, TimedIo};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
@@ -40,6 +42,8 @@ use tower::Service;
 /// Room for one head, bytes. Above what [`standard_layers`] accepts, so that most refusals are answered as problems;
 /// only larger heads are refused by the parser itself.
 const HEAD_BUFFER: usize = 128 * 1024;
+/// How soon it is seen that the last connection has gone.
+const FAREWELL_LOOK: Duration = Duration::from_millis(10);
 
 /// What a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +56,10 @@ pub struct Limits {
     pub body_stall: Duration,
     /// Without a byte of the answer being taken: close.
     pub write_stall: Duration,
-    /// For the requests in progress when shutdown begins.
+    /// From the beginning of a shutdown on, while connections are open: requests are still answered, each as the last one of its
+    /// connection, so that no client has one under way on a connection that ends.
+    pub farewell: Duration,
+    /// After that, for the requests in progress.
     pub drain: Duration,
     pub connections: usize,
 }
@@ -64,6 +71,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             body_stall: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
+            farewell: Duration::from_millis(500),
             drain: Duration::from_secs(10),
             connections: 10_000,
         }
@@ -84,14 +92,10 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 pub async fn serve_with(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) -> io::Result<()> {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let abort = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
-        };
-        let Some((stream, slot)) = accepted else { continue };
-        let connection = connection(stream, router.clone(), shutdown.clone(), limits);
+    let [ending, abort] = [CancellationToken::new(), CancellationToken::new()];
+    let attend = |accepted: Option<(TcpStream, OwnedSemaphorePermit)>| {
+        let Some((stream, slot)) = accepted else { return };
+        let connection = connection(stream, router.clone(), (shutdown.clone(), ending.clone()), limits);
         let abort = abort.clone();
         connections.spawn(async move {
             let _slot = slot;
@@ -100,8 +104,26 @@ pub async fn serve_with(listener: TcpListener, router: Router, shutdown: Cancell
                 () = connection => {}
             }
         });
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accept(&listener, &slots) => attend(accepted),
+        }
+    }
+    let end = Instant::now() + limits.farewell;
+    while !connections.is_empty() && Instant::now() < end {
+        tokio::select! {
+            () = sleep(FAREWELL_LOOK) => {}
+            accepted = accept(&listener, &slots) => attend(accepted),
+        }
+    }
+    // Who connected a moment ago may have sent a request already.
+    while let Some(accepted) = accept(&listener, &slots).now_or_never() {
+        attend(accepted);
     }
     drop(listener);
+    ending.cancel();
     connections.close();
     if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "requests were cut off because they outlasted the drain deadline");
@@ -111,30 +133,31 @@ pub async fn serve_with(listener: TcpListener, router: Router, shutdown: Cancell
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, slot)),
         Err(error) => {
             // Out of file descriptors, or the client left already: neither is cured by trying again at once.
             tracing::warn!(%error, "a connection was not accepted");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
             None
         }
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken, limits: Limits) {
+/// From `shutdown` on each answer is the connection's last one, with `ending` it ends also where nothing is asked.
+async fn connection(stream: TcpStream, router: Router, (shutdown, ending): (CancellationToken, CancellationToken), limits: Limits) {
     let _ = stream.set_nodelay(true);
     let progress = Arc::new(Progress::new());
     let io = TokioIo::new(TimedIo::new(stream, Arc::clone(&progress), limits));
     let mut http = http1::Builder::new();
     // The limits on time are TimedIo's: hyper's own would not answer 408 and would cut idle connections at the head's limit.
     http.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
-    let mut connection = pin!(http.serve_connection(io, Handler { router, progress }));
+    let mut connection = pin!(http.serve_connection(io, Handler { router, progress, shutdown }));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        () = ending.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -148,6 +171,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
 struct Handler {
     router: Router,
     progress: Arc<Progress>,
+    shutdown: CancellationToken,
 }
 
 impl HyperService<Request<Incoming>> for Handler {
@@ -160,7 +184,7 @@ impl HyperService<Request<Incoming>> for Handler {
         let running = Running(Arc::clone(&self.progress));
         let progress = Arc::clone(&self.progress);
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Awaited { body, progress }) });
-        Handling { answer: self.router.clone().call(request), running: Some(running) }
+        Handling { answer: self.router.clone().call(request), running: Some(running), shutdown: self.shutdown.clone() }
     }
 }
 
@@ -176,15 +200,19 @@ impl Drop for Running {
 struct Handling<F> {
     answer: F,
     running: Option<Running>,
+    shutdown: CancellationToken,
 }
 
 impl<F: Future<Output = Result<Response<Body>, Infallible>> + Unpin> Future for Handling<F> {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        let Ok(mut answer) = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         let running = self.running.take();
-        Poll::Ready(answer.map(|answer| answer.map(|body| Answer { body, _running: running })))
+        if self.shutdown.is_cancelled() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(answer.map(|body| Answer { body, _running: running })))
     }
 }
 

@@ -105,10 +105,10 @@ async fn whatever_is_killed_every_2xx_is_everywhere_exactly_once_and_the_audit_i
         // What was unanswered before this window is not this server's doing.
         load.settles(Duration::from_secs(20)).await;
         let failures = load.failures();
-        server.kill();
+        servers::kill(server);
         load.runs_for(Duration::from_secs(4)).await;
         assert_eq!(load.failures(), failures, "{server:?} being away failed a consume");
-        server.start();
+        servers::start(server);
     }
     postgres_away_answers_503(&admin, &load, &payers[0]).await;
 
@@ -120,23 +120,23 @@ async fn whatever_is_killed_every_2xx_is_everywhere_exactly_once_and_the_audit_i
 async fn redis_away_follows_on_outage(admin: &Client, load: &Load, (user, org): &(Uuid, String)) {
     let consume = |provider: &str| json!({"userId": user, "orgId": org, "provider": provider, "tokens": 1, "metadata": {"probe": "redis"}});
     load.settles(Duration::from_secs(20)).await;
-    Server::Redis.kill();
+    servers::kill(Server::Redis);
     let closed = admin.post("/api/v1/tokens/consume", consume("qwen")).await.expect(503);
     assert!(!closed.header("retry-after").is_empty());
     admin.post("/api/v1/tokens/consume", consume("gemini")).await.expect(200);
     admin.post("/api/v1/tokens/consume", consume("openai")).await.expect(200);
     load.runs_for(Duration::from_secs(1)).await;
-    Server::Redis.start();
+    servers::start(Server::Redis);
     recovers(admin, consume("qwen")).await;
 }
 
 async fn postgres_away_answers_503(admin: &Client, load: &Load, (user, org): &(Uuid, String)) {
     let consume = json!({"userId": user, "orgId": org, "provider": "openai", "tokens": 1, "metadata": {"probe": "postgres"}});
-    Server::Postgres.kill();
+    servers::kill(Server::Postgres);
     let away = admin.post("/api/v1/tokens/consume", consume.clone()).await.expect(503);
     assert!(!away.header("retry-after").is_empty(), "{:?}", away.headers);
     load.runs_for(Duration::from_secs(2)).await;
-    Server::Postgres.start();
+    servers::start(Server::Postgres);
     recovers(admin, consume).await;
 }
 

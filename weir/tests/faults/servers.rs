@@ -1,29 +1,15 @@
 //! The real servers, killed and started by the same script that `make stack` runs.
 
+pub use chaos::stack::Server;
 use std::{path::Path, process::Command};
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Server {
-    Postgres,
-    Redis,
-    Kafka,
-    Cassandra,
+pub fn kill(server: Server) {
+    run(&["kill", server.name()]);
 }
 
-impl Server {
-    pub fn kill(self) {
-        self.stack("kill");
-    }
-
-    /// Returns when it answers again.
-    pub fn start(self) {
-        self.stack("start");
-    }
-
-    fn stack(self, action: &str) {
-        let name = format!("{self:?}").to_lowercase();
-        run(&[action, &name]);
-    }
+/// Returns when it answers again.
+pub fn start(server: Server) {
+    run(&["start", server.name()]);
 }
 
 /// Fails with the script's words when a server is missing.

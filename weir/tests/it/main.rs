@@ -22,6 +22,7 @@ mod purchases;
 mod race;
 mod refunds;
 mod replay;
+mod restored;
 mod roles;
 mod seed;
 mod settings;

@@ -2,7 +2,11 @@
 
 use super::fakes::{FakeOutbox, FakeStore, GENERATION, event, payer_of, payers_of_one_shard, record};
 use crate::project::projector::{Projector, lane_of};
-use domain::{event::UsageEvent, ids::Shard};
+use domain::{
+    amount::Tokens,
+    event::{NewEvent, UsageEvent},
+    ids::Shard,
+};
 use ports::{
     event_log::LogRecord,
     outbox::Outbox,
@@ -116,6 +120,28 @@ async fn an_event_of_another_shard_or_under_another_header_is_no_event_here() {
     bench.projector.assign(&[elsewhere]).await.unwrap();
     bench.projector.take(vec![LogRecord { shard: elsewhere, ..records[1].clone() }]).await.unwrap();
     assert!(bench.projector.begin_flush(lane_of(elsewhere)).unwrap().letters[0].reason.contains("in partition"));
+}
+
+#[tokio::test]
+async fn what_a_relay_sends_that_slept_through_a_restore_is_set_aside_and_the_ledgers_event_applied() {
+    let mut bench = bench(&[]).await;
+    let after_the_restore = UsageEvent { epoch: 1, ..bench.events[2].clone() };
+    let of_before = UsageEvent {
+        event: NewEvent { tokens: Tokens::new(1_000_000).unwrap(), ..bench.events[3].event.clone() },
+        ..bench.events[3].clone()
+    };
+    let mut records = bench.records(&[1, 2]);
+    records.extend([record(&after_the_restore, 2), record(&of_before, 3)]);
+    bench.projector.take(records).await.unwrap();
+    assert_eq!(bench.last_seq(), 4);
+    let job = bench.projector.begin_flush(lane_of(bench.shard)).unwrap();
+    assert_eq!(job.flushes[0].raw.last(), Some(&bench.events[3]));
+    assert_eq!(job.letters[0].reason, "event 4 is of epoch 0, from before the ledger was restored");
+    bench.projector.take(bench.records(&[1])).await.unwrap();
+    assert!(
+        bench.projector.begin_flush(lane_of(bench.shard)).is_none_or(|job| job.letters.is_empty()),
+        "one that was counted is a duplicate"
+    );
 }
 
 #[tokio::test]

@@ -7,10 +7,14 @@ use super::{
     rows::{ChargeRow, PeriodRef, PeriodRow, PoolRef, PoolRow},
     sagas::{SagaRow, load_sagas},
 };
-use crate::{columns::to_json, database::failed};
+use crate::{
+    columns::{corrupt, to_json},
+    database::failed,
+};
+use chrono::{DateTime, Utc};
 use domain::{
     charge::Charge,
-    ids::{ChargeId, SagaId},
+    ids::{ChargeId, SagaId, Shard},
     ledger::{Decision, LedgerState, PeriodKey, decide},
     pool::{Pool, PoolKey},
     saga::Saga,
@@ -18,6 +22,7 @@ use domain::{
 use ports::{
     Result,
     ledger::{ClaimedSaga, LedgerAnswer, LedgerRequest},
+    outbox::OutboxRow,
 };
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -32,12 +37,33 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) async fn load(connection: &mut SqliteConnection, requests: &[LedgerRequest], recorded_at_ms: i64) -> Result<Self> {
+        let shards = requests.iter().map(|request| request.shard.index()).collect();
         Ok(Self {
             claims: Claims::load(connection, requests).await?,
             state: load_state(connection, requests).await?,
-            numbering: Numbering::load(connection, requests, recorded_at_ms).await?,
+            numbering: Numbering::load(connection, shards, recorded_at_ms).await?,
             recorded_at_ms,
         })
+    }
+
+    /// No requests, but events of this shard that were lost.
+    pub(super) async fn bring_back(
+        connection: &mut SqliteConnection,
+        state: LedgerState,
+        (shard, lost): (Shard, &[OutboxRow]),
+        (now_ms, holds_expire_at): (i64, DateTime<Utc>),
+    ) -> Result<Self> {
+        let numbering = Numbering::load(connection, BTreeSet::from([shard.index()]), now_ms).await?;
+        let mut batch = Self { claims: Claims::load(connection, &[]).await?, state, numbering, recorded_at_ms: now_ms };
+        let mut events = Vec::with_capacity(lost.len());
+        for row in lost {
+            let event =
+                event_codec::decode(&row.payload).map_err(|error| corrupt(format!("event {} of shard {shard}: {error}", row.seq)))?;
+            batch.numbering.put_back(row, &event)?;
+            events.push(event);
+        }
+        batch.state.bring_back(events.iter(), holds_expire_at);
+        Ok(batch)
     }
 
     pub(super) fn answer(&mut self, request: &LedgerRequest) -> Result<LedgerAnswer> {

@@ -8,7 +8,7 @@ use domain::{
     event::{NewEvent, UsageEvent},
     ids::Shard,
 };
-use ports::{Result, ledger::LedgerRequest};
+use ports::{Result, ledger::LedgerRequest, outbox::OutboxRow};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 use std::collections::{BTreeSet, HashMap};
@@ -30,8 +30,7 @@ struct Head {
 
 impl Numbering {
     /// The writing transaction is open: nobody else gives numbers until it ends.
-    pub(super) async fn load(connection: &mut SqliteConnection, requests: &[LedgerRequest], recorded_at_ms: i64) -> Result<Self> {
-        let shards: BTreeSet<u8> = requests.iter().map(|request| request.shard.index()).collect();
+    pub(super) async fn load(connection: &mut SqliteConnection, shards: BTreeSet<u8>, recorded_at_ms: i64) -> Result<Self> {
         let query = sqlx::query_as::<_, HeadRow>(include_str!("../../sql/load_heads.sql")).bind(to_json(&shards)?);
         let rows = query.fetch_all(connection).await.map_err(failed)?;
         let head = |row: HeadRow| Ok((shard(row.shard)?, Head { last_seq: row.last_seq, epoch: row.epoch, changed: false }));
@@ -62,6 +61,28 @@ impl Numbering {
             payload: Hex(payload),
         });
         Ok(event.seq)
+    }
+
+    /// An event that had its number before.
+    pub(super) fn put_back(&mut self, row: &OutboxRow, event: &UsageEvent) -> Result<()> {
+        let head = self.heads.get_mut(&event.shard()).filter(|head| head.last_seq + 1 == event.seq && row.seq == event.seq);
+        let head = head.ok_or_else(|| corrupt(format!("event {} of shard {} does not follow the last one", event.seq, event.shard())))?;
+        head.last_seq = event.seq;
+        head.changed = true;
+        self.events.push(EventRow {
+            shard: event.shard().index(),
+            seq: event.seq,
+            epoch: event.epoch,
+            event_id: event.event.id.0,
+            kind: event.event.kind.as_str(),
+            tenant: event.event.payer.tenant(),
+            occurred_at: event.event.occurred_at.timestamp_millis(),
+            recorded_at: event.recorded_at.timestamp_millis(),
+            trace_parent: row.trace_parent.clone(),
+            seen: Some(&row.seen).filter(|seen| !seen.is_empty()).map(|seen| Hex(seen.clone())),
+            payload: Hex(row.payload.clone()),
+        });
+        Ok(())
     }
 
     pub(super) fn events(&self) -> &[EventRow] {

@@ -3,7 +3,9 @@
 use crate::story::{assert_state_is_the_fold_of_events, consume, grant, payer};
 use adapter_embedded::{Embedded, OpenError};
 use ports::{event_log::EventLog, ledger::Ledger, settings::SettingsStore};
-use std::{fs, path::Path};
+use sqlx::{Connection, SqliteConnection};
+use std::{fs, path::Path, time::Duration};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_second_process_is_told_who_holds_the_folder() {
@@ -90,4 +92,16 @@ async fn a_new_folder_is_for_its_owner_only() {
     let folder = parent.path().join("data");
     let _embedded = Embedded::open(&folder).await.unwrap();
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_store_that_nobody_can_write_to_does_not_answer_pings() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).await.unwrap();
+    Ledger::ping(&store).await.unwrap();
+    let mut writer = SqliteConnection::connect(&format!("sqlite://{}", folder.path().join("weir.db").display())).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), Ledger::ping(&store)).await.is_err());
+    sqlx::query("ROLLBACK").execute(&mut writer).await.unwrap();
+    Ledger::ping(&store).await.unwrap();
 }

@@ -21,6 +21,7 @@ use ports::{
     ledger::{
         ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer, Sweeper,
     },
+    outbox::OutboxRow,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -131,6 +132,13 @@ impl Ledger for Databases {
             database.scan_answers(visit).await?;
         }
         Ok(())
+    }
+
+    /// Leases and marks are in the first database.
+    async fn bring_back(&self, shard: Shard, lost: &[OutboxRow], holds_expire_at: DateTime<Utc>) -> Result<()> {
+        let (home, first) = (self.home(shard).await?, self.first()?);
+        home.bring_back(shard, lost, holds_expire_at).await?;
+        first.take_lease_back(shard, lost.last().map_or(0, |row| row.seq)).await
     }
 
     /// The first database is the one that nothing works without.

@@ -85,7 +85,7 @@ async fn try_once(
     let known = if from_known { decide_known(&postgres.known, requests).map_err(broken)? } else { None };
     let done = match known {
         Some(batch) => write_known(&mut connection, batch).await,
-        None => transact(&mut connection, requests, look_first).await,
+        None => transact(&mut connection, requests, look_first, &postgres.known).await,
     };
     match &done {
         // The rollback was queued when the transaction was dropped.
@@ -119,10 +119,15 @@ async fn write_known<'a>(connection: &mut PgConnection, batch: Batch<'a>) -> Res
     Ok(batch)
 }
 
-async fn transact<'a>(connection: &mut PgConnection, requests: &'a [LedgerRequest], look_first: bool) -> Result<Batch<'a>, Broken> {
+async fn transact<'a>(
+    connection: &mut PgConnection,
+    requests: &'a [LedgerRequest],
+    look_first: bool,
+    known: &Known,
+) -> Result<Batch<'a>, Broken> {
     let decided = tokio::time::timeout(DECIDE_TIMEOUT, async {
         let mut transaction = connection.begin().await?;
-        let batch = decide_and_write(&mut transaction, requests, look_first).await?;
+        let batch = decide_and_write(&mut transaction, requests, look_first, known).await?;
         Ok((transaction, batch))
     });
     let (transaction, batch) = match decided.await {
@@ -153,8 +158,10 @@ async fn decide_and_write<'a>(
     connection: &mut PgConnection,
     requests: &'a [LedgerRequest],
     look_first: bool,
+    known: &Known,
 ) -> Result<Batch<'a>, Failure> {
-    let heads = lock_shards(connection, requests).await?;
+    let heads = lock_shards(connection, requests.iter().map(|request| request.shard).collect()).await?;
+    known.follows(&heads)?;
     let keys = requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|idempotency| &idempotency.key);
     let claims = Claims::load(connection, keys).await?;
     let verdicts: Vec<Verdict> = requests.iter().map(|request| claims.verdict(request)).collect();

@@ -35,6 +35,19 @@ impl<'a> Batch<'a> {
         Self { answers, events, claims: ClaimWrites::default(), state, heads, recorded_at }
     }
 
+    /// Events that were decided before and that the store has lost, each under its own number.
+    pub fn bring_back(&mut self, lost: &[(UsageEvent, PackedEvent)], holds_expire_at: DateTime<Utc>) -> Result<(), Failure> {
+        for (event, packed) in lost {
+            let head = self.heads.get_mut(&event.shard()).filter(|head| head.last_seq + 1 == event.seq);
+            let head =
+                head.ok_or_else(|| corrupt(format!("event {} of shard {} does not follow the last one", event.seq, event.shard())))?;
+            head.last_seq = event.seq;
+            self.events.push(event.shard(), event.seq, event.event.kind, packed);
+        }
+        self.state.bring_back(lost.iter().map(|(event, _)| event), holds_expire_at);
+        Ok(())
+    }
+
     /// Nothing to write: every request was refused, replayed or known.
     pub fn changes_nothing(&self) -> bool {
         self.events.is_empty() && self.claims.is_empty()

@@ -4,14 +4,16 @@
 //! database. `write.sql` makes sure of the numbers under the locks of the shards; whoever lost that race reads again.
 
 use super::{batch::Batch, load::Head};
+use crate::STORE;
 use domain::{
     ids::Shard,
     ledger::{Command, LedgerState},
     pool::{Pool, PoolKey},
 };
-use ports::ledger::LedgerRequest;
+use ports::{Result, StoreError, ledger::LedgerRequest};
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,6 +29,8 @@ pub(crate) struct Known(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     shards: HashMap<Shard, KnownShard>,
+    /// Epoch and number of the newest event that each shard is known to have had. Never forgotten.
+    newest: HashMap<Shard, (i32, i64)>,
     contended_until: Option<Instant>,
 }
 
@@ -83,6 +87,20 @@ impl Known {
         }
     }
 
+    /// What the locked rows of the shards say.
+    ///
+    /// # Errors
+    /// `Unavailable` for a shard that ends before an event that it is known to have had, in the same epoch: the database was restored to
+    /// an earlier moment, and its next numbers were given before.
+    pub(super) fn follows(&self, heads: &BTreeMap<Shard, Head>) -> Result<()> {
+        let inner = self.lock();
+        let forgotten = |(shard, head): (&Shard, &Head)| {
+            let (epoch, newest) = inner.newest.get(shard).copied()?;
+            (epoch == head.epoch && head.last_seq < newest).then_some(Restored { shard: *shard, newest, last_seq: head.last_seq })
+        };
+        heads.iter().find_map(forgotten).map_or(Ok(()), |restored| Err(StoreError::unavailable(STORE, restored)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +108,8 @@ impl Known {
 
 impl Inner {
     fn learn(&mut self, shard: Shard, head: Head, pools: Vec<Pool>) {
+        let newest = self.newest.entry(shard).or_default();
+        *newest = (*newest).max((head.epoch, head.last_seq));
         let known = self.shards.entry(shard).or_insert_with(|| KnownShard { head, pools: HashMap::new() });
         if known.head.epoch == head.epoch && known.head.last_seq > head.last_seq {
             // A later batch was heard of first.
@@ -102,6 +122,26 @@ impl Inner {
         known.pools.extend(pools.into_iter().map(|pool| (pool.key.clone(), pool)));
     }
 }
+
+/// The ledger lacks events that it had.
+#[derive(Debug)]
+struct Restored {
+    shard: Shard,
+    newest: i64,
+    last_seq: i64,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, newest, last_seq } = self;
+        write!(
+            f,
+            "shard {shard} had event {newest} and ends at {last_seq}: the database was restored to an earlier moment; run `weir audit --repair`"
+        )
+    }
+}
+
+impl std::error::Error for Restored {}
 
 #[cfg(test)]
 mod tests {
@@ -198,6 +238,23 @@ mod tests {
         known.learn(batch(&pool, 4, 5));
         let (state, _) = known.of(&[consume(&pool)]).unwrap();
         assert_eq!(state.pools[&pool.key].purchased.settled, Tokens::new(7).unwrap());
+    }
+
+    #[test]
+    fn a_shard_that_forgot_an_event_is_not_written_to_before_its_epoch_is_raised() {
+        let (known, pool) = (Known::default(), pool_of(1));
+        let stands = |epoch, last_seq| {
+            let mut heads = batch(&pool, last_seq, last_seq).heads;
+            heads.values_mut().for_each(|head| head.epoch = epoch);
+            known.follows(&heads).is_ok()
+        };
+        assert!(stands(1, 0), "nothing is known");
+        known.learn(batch(&pool, 3, 5));
+        known.forget(&[consume(&pool)], true);
+        assert!(!stands(1, 4) && stands(1, 5) && stands(1, 6));
+        assert!(stands(2, 4), "whoever raised the epoch knows");
+        known.learn(batch(&pool, 4, 5));
+        assert!(!stands(1, 4));
     }
 
     #[test]

@@ -33,8 +33,7 @@ pub(super) struct Head {
 }
 
 /// Takes the lock of every shard of the batch, in ascending order, so that two batches can never wait for each other.
-pub(super) async fn lock_shards(connection: &mut PgConnection, requests: &[LedgerRequest]) -> Result<BTreeMap<Shard, Head>, Failure> {
-    let shards: BTreeSet<Shard> = requests.iter().map(|request| request.shard).collect();
+pub(super) async fn lock_shards(connection: &mut PgConnection, shards: BTreeSet<Shard>) -> Result<BTreeMap<Shard, Head>, Failure> {
     let columns: Vec<i16> = shards.iter().copied().map(shard_column).collect();
     let rows: Vec<(i16, i64, i32, bool)> =
         sqlx::query_as(include_str!("../sql/ledger/lock_shards.sql")).bind(&columns).fetch_all(connection).await?;

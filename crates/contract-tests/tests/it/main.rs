@@ -15,6 +15,7 @@ mod postgres;
 mod rate_limits;
 mod real;
 mod replays;
+mod restore;
 mod settings;
 mod usage_store;
 mod webhooks;

@@ -15,6 +15,7 @@ const QUICK: Limits = Limits {
     idle: Duration::from_millis(1_500),
     body_stall: Duration::from_millis(500),
     write_stall: Duration::from_millis(300),
+    farewell: Duration::from_millis(200),
     drain: Duration::from_secs(5),
     connections: 100,
 };
@@ -249,6 +250,24 @@ async fn shutdown_finishes_what_is_running_and_closes_the_rest() {
     rest(&mut idle).await;
     tokio::time::timeout(Duration::from_secs(5), server.ended).await.unwrap().unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_a_shutdown_is_answered_on_an_old_connection_and_on_a_new_one() {
+    let server = Server::start(QUICK).await;
+    let mut kept = server.connect().await;
+    kept.write_all(b"GET /item/1 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    kept.read_exact(&mut status).await.unwrap();
+    server.shutdown.cancel();
+    let mut waiting = server.connect().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for stream in [&mut kept, &mut waiting] {
+        stream.write_all(b"GET /item/2 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answer = rest(stream).await;
+        assert!(answer.contains("HTTP/1.1 200 ") && answer.contains("connection: close") && answer.ends_with('2'), "{answer}");
+    }
+    tokio::time::timeout(Duration::from_millis(100), server.ended).await.expect("nobody is left to wait for").unwrap().unwrap();
 }
 
 #[tokio::test]

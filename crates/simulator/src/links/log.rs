@@ -172,8 +172,8 @@ impl EventLog for LogLink {
         self.link.call("log.act_on_letter", Effect::Once, work).await
     }
 
-    async fn redrive(&self, row: OutboxRow) -> Result<()> {
-        self.append(row.shard, vec![row]).await?.await
+    async fn redrive(&self, row: OutboxRow) -> Result<bool> {
+        self.append(row.shard, vec![row]).await?.await.map(|()| true)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -246,9 +246,9 @@ impl ports::event_log::EventLog for Log {
         Ok(())
     }
 
-    async fn redrive(&self, row: OutboxRow) -> Result<()> {
+    async fn redrive(&self, row: OutboxRow) -> Result<bool> {
         self.land(&[row]);
-        Ok(())
+        Ok(true)
     }
 
     async fn ping(&self) -> Result<()> {

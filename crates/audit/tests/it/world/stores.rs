@@ -184,7 +184,7 @@ impl EventLog for World {
     async fn act_on_letter(&self, _: (Shard, i64), _: &LetterAct) -> Result<()> {
         unimplemented!("nobody acts on letters here")
     }
-    async fn redrive(&self, _: OutboxRow) -> Result<()> {
+    async fn redrive(&self, _: OutboxRow) -> Result<bool> {
         unimplemented!("nobody redrives here")
     }
     async fn ping(&self) -> Result<()> {
