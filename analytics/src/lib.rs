@@ -1,5 +1,7 @@
 //! The log becomes usage: raw events and exact totals, and the reports that read them.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod anomalies;
 mod dead_letters;
 mod error;

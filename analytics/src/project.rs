@@ -282,13 +282,14 @@ impl Cycle {
         }
         let after = if self.backlog { self.limits.flush_backlog_after } else { self.limits.flush_after };
         let full = self.projector.pending_events() >= self.limits.flush_events;
+        let now = Instant::now();
         let mut under_way = self.lanes.iter().filter(|lane| lane.in_flight.is_some()).count();
         self.lanes.sort_unstable_by_key(|lane| lane.flushed_at);
-        for lane in self.lanes.iter_mut().filter(|lane| lane.in_flight.is_none() && (full || lane.flushed_at.elapsed() >= after)) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.in_flight.is_none() && (full || now - lane.flushed_at >= after)) {
             if under_way >= FLUSHES_IN_FLIGHT {
                 return;
             }
-            lane.flushed_at = Instant::now();
+            lane.flushed_at = now;
             if let Some(job) = self.projector.begin_flush(lane.number) {
                 lane.in_flight_events = job.flushes.iter().map(|flush| flush.raw.len()).sum();
                 lane.in_flight = Some(tokio::spawn(self.writer.clone().write(job)));

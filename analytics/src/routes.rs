@@ -54,6 +54,7 @@ struct AuditRequest {
     to: Option<DateTime<Utc>>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "no simulated process audits: the simulation does, when all have ended")]
 async fn audit(
     State(service): State<Service>,
     Authenticated(caller): Authenticated,

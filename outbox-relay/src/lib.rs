@@ -8,6 +8,8 @@
 //! Two owners at once (one of them stopped and resumed) do no harm: each sends a run without gaps that begins at or before the mark,
 //! so every prefix of the log holds a prefix of the sequence, and only the newest owner's marks count.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod cursor;
 mod meters;
 mod relay;

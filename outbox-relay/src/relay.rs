@@ -95,7 +95,7 @@ impl Relay {
                         self.mark().await;
                     }
                 }
-                _ = marks.tick() => self.mark().await,
+                _ = marks.tick(), if self.has_marks() => self.mark().await,
                 () = sleep_until(self.look_at), if self.look_due => self.look().await,
                 () = async {}, if self.may_read() => self.read().await,
                 () = &mut news, if !self.look_due => {
@@ -250,6 +250,10 @@ impl Relay {
                 0
             }
         }
+    }
+
+    fn has_marks(&self) -> bool {
+        self.cursors.values().any(|cursor| cursor.mark().is_some())
     }
 
     /// A mark that fails is repeated with the next tick; a mark that is ignored means that the shard has a new owner.

@@ -3,6 +3,8 @@
 //! A request is parsed and authorised in its handler; from the moment something may change it runs as a *story* of its own
 //! ([`service::Service::to_its_end`]), which a client that disconnects cannot cut short.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod archive;
 mod buckets;
 mod budgets;

@@ -15,12 +15,11 @@ use reqwest::{Client, Response, Url, redirect};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use service_kit::problem::Problem;
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Largest answer that is read, bytes.
 const LARGEST_ANSWER: usize = 1024 * 1024;

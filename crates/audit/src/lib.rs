@@ -16,6 +16,8 @@
 //! compares these with the digests of then, and folds only what came after. A shard in which anything differs is audited again from its
 //! first event, so what it names is what a whole audit names.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod answers;
 mod archived;
 mod balances;

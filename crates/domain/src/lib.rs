@@ -1,6 +1,8 @@
 //! What Weir decides, without I/O and without a clock: ids, amounts, limits, pools, charges, events, settings.
 //! Every rule takes `now` and returns a value; adapters and services call these and nothing else decides.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub mod access;
 pub mod amount;
 pub mod bucket;

@@ -9,6 +9,8 @@
 //! A process that dies between 1 and 3 leaves a claim whose lease ends. The next request under the key runs the handler again with the
 //! same seed: it makes the same things, once. So an unknown outcome is never guessed; it is done again with the same result.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod guard;
 mod key;
 #[cfg(any(test, feature = "memory"))]

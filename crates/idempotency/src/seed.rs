@@ -48,6 +48,7 @@ impl Seed {
 impl<S: Send + Sync> FromRequestParts<S> for Seed {
     type Rejection = Infallible;
 
+    #[expect(clippy::disallowed_methods, reason = "only behind no guard: whatever a guard leads to gets the time of its first attempt")]
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| {
             let now = Utc::now();

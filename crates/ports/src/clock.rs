@@ -1,6 +1,6 @@
 //! The time, passed in so that tests can move it.
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The system's clock, or one that a test moves. Whole milliseconds, which is what every store and answer keeps.
@@ -21,7 +21,7 @@ impl Clock {
             Self::System => Utc::now(),
             Self::Manual(time) => *time.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        now.duration_trunc(TimeDelta::milliseconds(1)).unwrap_or(now)
+        now.trunc_subsecs(3)
     }
 
     /// Moves a manual clock; the system's is left alone.

@@ -31,6 +31,15 @@ pub struct Faults {
     pub holes: u32,
 }
 
+/// What the simulation runs on, which must not be seen in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    #[default]
+    Quick,
+    /// Stands still for some real milliseconds at one call in a hundred, as under load. Whatever has a clock of its own is then found out.
+    Halting,
+}
+
 /// What a store says of work whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -41,6 +50,9 @@ pub enum Effect {
     /// The caller is told that nobody knows.
     Once,
 }
+
+/// Of a [`Machine::Halting`]; a few of them are longer than what libraries wait between two times of upkeep.
+const HALT: Duration = Duration::from_millis(60);
 
 enum Fate {
     Pass,
@@ -56,6 +68,7 @@ enum Fate {
 /// The dice, the virtual time and the story so far; shared by everything in one simulation.
 pub struct Network {
     state: Mutex<State>,
+    machine: Machine,
     clock: Clock,
     started: Instant,
     start: DateTime<Utc>,
@@ -67,6 +80,7 @@ struct State {
     story: Vec<String>,
     /// What the log lost.
     lost: BTreeSet<(Shard, i64)>,
+    calls: u64,
 }
 
 /// A process as its stores see it.
@@ -91,9 +105,9 @@ pub struct Link {
 }
 
 impl Network {
-    pub fn new(seed: u64, faults: Faults, start: DateTime<Utc>) -> Arc<Self> {
-        let state = State { dice: StdRng::seed_from_u64(seed), faults, story: Vec::new(), lost: BTreeSet::new() };
-        Arc::new(Self { state: Mutex::new(state), clock: Clock::manual(start), started: Instant::now(), start })
+    pub fn new(seed: u64, faults: Faults, start: DateTime<Utc>, machine: Machine) -> Arc<Self> {
+        let state = State { dice: StdRng::seed_from_u64(seed), faults, story: Vec::new(), lost: BTreeSet::new(), calls: 0 };
+        Arc::new(Self { state: Mutex::new(state), machine, clock: Clock::manual(start), started: Instant::now(), start })
     }
 
     /// The clock of every process and store. It is set whenever somebody calls something.
@@ -160,7 +174,18 @@ impl Network {
         self.state().story.clone()
     }
 
+    fn halt(&self) {
+        if self.machine == Machine::Halting {
+            let mut state = self.state();
+            state.calls += 1;
+            if state.calls.is_multiple_of(100) {
+                std::thread::sleep(HALT);
+            }
+        }
+    }
+
     fn fate(&self, effect: Effect) -> Fate {
+        self.halt();
         let mut state = self.state();
         let State { dice, faults: Faults { refused, lost, late, twice, slow, deadly, .. }, .. } = &mut *state;
         let drawn = dice.random_range(0..10_000);
