@@ -104,7 +104,7 @@ impl World {
 
     fn buckets_of(&self, spec: &ChargeSpec, hold: bool) -> Vec<Bucket> {
         let tier = self.settings.tier(None);
-        let org = spec.payer.org().map(|org| (org.to_string(), tier));
+        let org = spec.payer.org().map(|org| (org.to_string().into(), tier));
         let owners = Owners { payer: spec.payer, user: Some((spec.user_id.to_string().into(), tier)), org, key: None };
         let mut buckets = applicable(&self.settings, &owners, &spec.provider, None);
         buckets.retain(|bucket| hold || !bucket.rule.is_of_slots());
