@@ -1,6 +1,7 @@
 //! Each fault, between a client and a server of a few lines.
 
-use super::*;
+use super::{conversation::Unit, *};
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
