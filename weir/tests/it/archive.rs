@@ -76,8 +76,12 @@ impl Store {
 
     /// Everything so far is forty days old.
     async fn age(&self) {
-        let in_postgres =
-            &["SELECT add_partitions('outbox', 7, current_date - 40, current_date - 40)", "UPDATE outbox SET day = current_date - 40"];
+        let in_postgres = &[
+            "SELECT add_partitions('outbox', 7, current_date - 40, current_date - 40)",
+            "UPDATE outbox SET day = current_date - 40",
+            // Readers look no further back than this.
+            "UPDATE outbox_history SET closed_day = current_date - 40, closed_seq = 0",
+        ];
         self.run("UPDATE outbox SET recorded_at = recorded_at - 40 * 86400000", in_postgres).await;
     }
 

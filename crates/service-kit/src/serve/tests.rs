@@ -267,6 +267,7 @@ async fn a_request_that_crosses_a_shutdown_is_answered_on_an_old_connection_and_
         let answer = rest(stream).await;
         assert!(answer.contains("HTTP/1.1 200 ") && answer.contains("connection: close") && answer.ends_with('2'), "{answer}");
     }
+    drop((kept, waiting));
     tokio::time::timeout(Duration::from_millis(100), server.ended).await.expect("nobody is left to wait for").unwrap().unwrap();
 }
 
