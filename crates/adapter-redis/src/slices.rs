@@ -35,6 +35,7 @@ struct Part {
 struct Tag {
     began_ms: i64,
     asks: u32,
+    spent: i64,
     uses: Vec<(BucketKey, Usage)>,
 }
 
@@ -47,6 +48,13 @@ struct Usage {
     slice: Option<Slice>,
     /// Earlier ones, which were too small for a request.
     rests: Vec<Slice>,
+}
+
+#[derive(Clone, Copy)]
+struct Count {
+    began_ms: i64,
+    asks: u32,
+    spent: i64,
 }
 
 struct Slice {
@@ -97,17 +105,18 @@ impl Slices {
 
     /// After the shared buckets have allowed a request that was sent at `asked_ms`; `lent` and `readings` in the order of its buckets.
     pub(crate) fn lent(&self, tag: &str, take: &Take, asked_ms: i64, lent: &[i64], readings: &[Reading]) {
-        let mut tags = self.lock(tag);
+        let (mut tags, amount) = (self.lock(tag), take.ask.amount.get());
         let Some(tag) = tags.get_mut(tag) else {
-            tags.insert(tag.to_owned(), Tag { began_ms: asked_ms, asks: 1, uses: Vec::new() });
+            tags.insert(tag.to_owned(), Tag { began_ms: asked_ms, asks: 1, spent: amount, uses: Vec::new() });
             return;
         };
-        if !tag.is_hot(asked_ms) {
+        let before = tag.count(amount, asked_ms);
+        if tag.asks < HOT_ASKS && tag.uses.is_empty() {
             return;
         }
         for ((bucket, lent), reading) in take.buckets.iter().zip(lent).zip(readings) {
-            let usage = tag.entry(bucket);
-            usage.count(take.ask.amount.get(), *lent > 0, asked_ms);
+            let usage = tag.usage(bucket, before);
+            usage.count(amount, *lent > 0, asked_ms);
             if *lent > 0 {
                 let until_ms = asked_ms + lease_ms(bucket, reading);
                 let new = Slice { bucket: bucket.clone(), left: *lent, lent_at_ms: asked_ms, until_ms, reading: *reading };
@@ -170,22 +179,26 @@ fn lease_ms(bucket: &Bucket, reading: &Reading) -> i64 {
 }
 
 impl Tag {
-    /// Counts this request. Its buckets are counted as long as they are remembered, and from the request on that makes the tag hot.
-    fn is_hot(&mut self, asked_ms: i64) -> bool {
+    /// Counts a request; answers the count before it.
+    fn count(&mut self, amount: i64, asked_ms: i64) -> Count {
         if asked_ms - self.began_ms >= LEASE_MS {
-            (self.began_ms, self.asks) = (asked_ms, 0);
+            (self.began_ms, self.asks, self.spent) = (asked_ms, 0, 0);
         }
+        let before = Count { began_ms: self.began_ms, asks: self.asks, spent: self.spent };
         self.asks += 1;
-        self.asks >= HOT_ASKS || !self.uses.is_empty()
+        self.spent = self.spent.saturating_add(amount);
+        before
     }
 
     fn of(&mut self, bucket: &Bucket) -> Option<&mut Usage> {
         self.uses.iter_mut().find(|(key, _)| *key == bucket.key).map(|(_, usage)| usage)
     }
 
-    fn entry(&mut self, bucket: &Bucket) -> &mut Usage {
+    /// A bucket that was not told apart is taken to have had all that the tag had: too large a slice goes back.
+    fn usage(&mut self, bucket: &Bucket, before: Count) -> &mut Usage {
         let place = self.uses.iter().position(|(key, _)| *key == bucket.key).unwrap_or_else(|| {
-            self.uses.push((bucket.key.clone(), Usage::default()));
+            let Count { began_ms, asks, spent } = before;
+            self.uses.push((bucket.key.clone(), Usage { began_ms, asks, spent, ..Usage::default() }));
             self.uses.len() - 1
         });
         &mut self.uses[place].1
