@@ -113,7 +113,12 @@ impl Replayer {
         build.catch_up().await?;
         let verdict = compare::compare(&mut build).await?;
         if build.has_read_nothing() && verdict.different == 0 {
-            return Err(Halt::Failed("no event lies in what was asked for, so there is nothing to rebuild".into()));
+            let why = if build.base_is_empty() {
+                "the live totals count no event yet, and a replay goes as far as they do; ask again when they do"
+            } else {
+                "no event lies in what was asked for, so there is nothing to rebuild"
+            };
+            return Err(Halt::Failed(why.into()));
         }
         build.desk.put(|replay| replay.conclude(verdict)).await
     }

@@ -100,6 +100,11 @@ impl<'a> Build<'a> {
         self.builder.first_attempt && self.builder.covered.load(Ordering::Relaxed) == 0
     }
 
+    /// The live generation knew no event when this began, so that there was nothing to be built up to.
+    pub fn base_is_empty(&self) -> bool {
+        self.builder.base.states.iter().all(|state| state.last_seq == 0)
+    }
+
     /// Tells how far it is, and learns whether to go on.
     pub async fn report(&mut self) -> Result<(), Halt> {
         let (read, applied) = (self.builder.read.load(Ordering::Relaxed), self.builder.covered.load(Ordering::Relaxed));
