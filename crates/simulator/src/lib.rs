@@ -102,8 +102,8 @@ const GRANTED: i64 = 12_000;
 /// Longest that the calm after the faults may take until everything is counted.
 const DRAIN: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_secs(2);
-/// Nothing of the past lands after this.
-const CALM: Duration = Duration::from_secs(24);
+/// Nothing of the past lands after this: what is late is so by 12 s at most.
+const CALM: Duration = Duration::from_secs(14);
 
 /// Runs one simulation to its end.
 ///

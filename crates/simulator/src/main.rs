@@ -5,6 +5,10 @@ use clap::Parser;
 use simulator::{Defect, Plan, Run, run};
 use std::{io::Write, process::ExitCode, time::Instant};
 
+/// A tenth of a simulation is memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the whole of Weir in one thread and virtual time, among faults, and checks every figure after each run.
 ///
 /// A seed that fails prints its smallest story and can be run again: the same seed is the same run.

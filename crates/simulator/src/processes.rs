@@ -88,7 +88,7 @@ impl Stores {
             usage_store: Arc::clone(&self.usage) as _,
             rate_limits: Arc::new(NoLimits),
             settings: Arc::new(Shipped),
-            accounts: Arc::new(Nobody),
+            accounts: Arc::new(Nobody(Arc::default())),
             clock: network.clock(),
         }
     }
@@ -100,6 +100,7 @@ impl Stores {
             outbox: journal,
             event_log: Arc::new(LogLink::new(Arc::clone(&self.log), link.clone())),
             usage_store: Arc::new(UsageLink { usage: Arc::clone(&self.usage), link: link.clone() }),
+            accounts: Arc::new(Nobody(Arc::clone(&link.life))),
             ..self.for_audit(&link.network)
         }
     }
@@ -113,7 +114,7 @@ impl Process {
         let link = Link { network: Arc::clone(network), life: Arc::clone(&life), name: Arc::clone(&name) };
         let (reached, clock, tasks) = (stores.through(&link), network.clock(), Tasks::new());
         let router = match role {
-            Role::TokenService => token_service(reached, stores, clock, &tasks),
+            Role::TokenService => token_service(reached, stores, &life, clock, &tasks),
             Role::Relay => {
                 let owner = Uuid::from_u128(number.into());
                 outbox_relay::start(outbox_relay::Deps { outbox: reached.outbox, event_log: reached.event_log, clock, owner }, &tasks);
@@ -123,7 +124,8 @@ impl Process {
                 let accounts = Arc::clone(&reached.accounts);
                 // So few that totals are forgotten and read again all the time.
                 let limits = analytics::Limits { cached_cells: 24, ..analytics::Limits::default() };
-                let (generations, replays) = (Arc::new(NoReplays), Arc::new(NoReplays));
+                let replays = Arc::new(NoReplays(Arc::clone(&life)));
+                let generations = Arc::clone(&replays);
                 let deps = analytics::Deps { stores: reached, generations, replays, accounts, clock, group: "analytics".into(), limits };
                 drop(analytics::start(deps, &tasks));
                 None
@@ -133,7 +135,7 @@ impl Process {
     }
 }
 
-fn token_service(reached: audit::Stores, stores: &Stores, clock: ports::Clock, tasks: &Tasks) -> Option<Router> {
+fn token_service(reached: audit::Stores, stores: &Stores, life: &Arc<Life>, clock: ports::Clock, tasks: &Tasks) -> Option<Router> {
     let (http, webhook_http) = HTTP.clone()?;
     let deps = token_service::Deps {
         ledger: reached.ledger,
@@ -143,7 +145,7 @@ fn token_service(reached: audit::Stores, stores: &Stores, clock: ports::Clock, t
         outbox: reached.outbox,
         event_log: reached.event_log,
         usage_store: reached.usage_store,
-        webhooks: Arc::new(NoWebhooks),
+        webhooks: Arc::new(NoWebhooks(Arc::clone(life))),
         networks: Networks::Public,
         webhook_http,
         answers: Arc::clone(&stores.answers) as _,

@@ -1,6 +1,9 @@
 //! What the simulated processes only look at: people without tiers, settings without limits, no webhooks, no replays. A limit needs buckets, whose
 //! loss and restoring have tests of their own; here it would only hide the ledger behind refusals.
+//!
+//! What a process asks again and again has its [`Life`]: a dead one asks no more, and a stopped one not until it wakes.
 
+use crate::network::Life;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
@@ -22,7 +25,7 @@ use ports::{
     settings::{SettingsStore, SettingsVersion},
     webhooks::{Delivery, DeliveryOutcome, Tidings, Webhook, Webhooks},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// The shipped settings without their limits.
@@ -34,7 +37,8 @@ fn not_simulated<T>() -> Result<T> {
     Err(StoreError::corrupt("memory", "nobody asks for this in a simulation"))
 }
 
-pub struct Nobody;
+/// No user, no key, no org.
+pub struct Nobody(pub Arc<Life>);
 
 #[async_trait]
 impl Accounts for Nobody {
@@ -81,9 +85,11 @@ impl Accounts for Nobody {
         not_simulated()
     }
     async fn spend_facts(&self, _: UserId, _: Option<OrgId>) -> Result<SpendFacts> {
+        self.0.runs().await;
         Ok(SpendFacts::default())
     }
     async fn revision(&self) -> Result<i64> {
+        self.0.runs().await;
         Ok(0)
     }
     async fn ping(&self) -> Result<()> {
@@ -139,7 +145,7 @@ impl SettingsStore for Shipped {
     }
 }
 
-pub struct NoWebhooks;
+pub struct NoWebhooks(pub Arc<Life>);
 
 #[async_trait]
 impl Webhooks for NoWebhooks {
@@ -153,6 +159,7 @@ impl Webhooks for NoWebhooks {
         not_simulated()
     }
     async fn positions(&self) -> Result<Vec<(Shard, i64)>> {
+        self.0.runs().await;
         Ok(Vec::new())
     }
     async fn queue(&self, _: &[Tidings], _: &[(Shard, i64)]) -> Result<()> {
@@ -175,7 +182,7 @@ impl Webhooks for NoWebhooks {
     }
 }
 
-pub struct NoReplays;
+pub struct NoReplays(pub Arc<Life>);
 
 #[async_trait]
 impl Replays for NoReplays {
@@ -189,6 +196,7 @@ impl Replays for NoReplays {
         Ok(Vec::new())
     }
     async fn running(&self) -> Result<Option<StoredReplay>> {
+        self.0.runs().await;
         Ok(None)
     }
     async fn replace(&self, _: &mut StoredReplay) -> Result<Replaced> {

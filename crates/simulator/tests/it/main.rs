@@ -3,7 +3,10 @@
 use simulator::{Defect, Machine, Plan, run};
 use std::thread;
 
-/// As many as a test may take without optimisation; `cargo run --release -p simulator -- --seeds 20000` runs more.
+/// A tenth of a simulation is memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SEEDS: u64 = 300;
 const THREADS: u64 = 2;
 const SEEDS_PER_DEFECT: u64 = 1_500;
