@@ -7,7 +7,7 @@ use std::thread;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 20_000;
 const THREADS: u64 = 2;
 const SEEDS_PER_DEFECT: u64 = 1_500;
 
