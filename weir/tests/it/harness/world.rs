@@ -1,11 +1,22 @@
 //! What one test has on the real servers.
 
 use super::Setup;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use scylla::client::session_builder::SessionBuilder;
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
+use tokio::time::timeout;
 use uuid::Uuid;
+
+/// A server that a test has broken need not be tidied.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One test's own database, keyspace, topics and key prefix on the real servers; removed when dropped.
 pub struct World {
@@ -96,6 +107,7 @@ impl World {
     }
 }
 
+/// What a test leaves behind costs every later one: the servers stay up, and each table and topic takes memory.
 impl Drop for World {
     fn drop(&mut self) {
         for database in &self.databases {
@@ -103,5 +115,28 @@ impl Drop for World {
             let _ =
                 Command::new("psql").args([&self.admin_url, "-qc", &drop_database]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
+        let own = |name| self.get(name).to_owned();
+        let (nodes, keyspace) = (own("WEIR__CASSANDRA__NODES"), own("WEIR__CASSANDRA__KEYSPACE"));
+        let (brokers, prefix) = (own("WEIR__KAFKA__BROKERS"), own("WEIR__KAFKA__TOPIC_PREFIX"));
+        // The test may end within a runtime, where nothing can be waited for.
+        let removing = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let _ = timeout(PATIENCE, delete_topics(&brokers, &prefix)).await;
+                let _ = timeout(PATIENCE, drop_keyspace(&nodes, &keyspace)).await;
+            });
+        });
+        let _ = removing.join();
     }
+}
+
+async fn delete_topics(brokers: &str, prefix: &str) -> Option<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create().ok()?;
+    let topics = ["usage", "dlq"].map(|topic| format!("{prefix}.{topic}"));
+    admin.delete_topics(&topics.each_ref().map(String::as_str), &AdminOptions::new()).await.ok().map(drop)
+}
+
+async fn drop_keyspace(nodes: &str, keyspace: &str) -> Option<()> {
+    let session = SessionBuilder::new().known_nodes(nodes.split(',')).build().await.ok()?;
+    session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {keyspace}"), ()).await.ok().map(drop)
 }
