@@ -72,11 +72,11 @@ async fn booked(plan: &Plan, endpoint: &Endpoint, pool: &PgPool, mode: &str, req
     Ok(sample.per_item(u32::try_from(items)?))
 }
 
-async fn events_written(pool: &PgPool) -> Result<i64> {
+pub async fn events_written(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar(include_str!("sql/count_events.sql")).fetch_one(pool).await?)
 }
 
-fn batches(plan: &Plan, users: &Users, items: usize) -> Result<Rc<Vec<Prepared>>> {
+pub fn batches(plan: &Plan, users: &Users, items: usize) -> Result<Rc<Vec<Prepared>>> {
     let mut notes = Notes::new();
     let item = |tokens: i64, _| json!({"provider": "openai", "model": "gpt-4o", "tokens": tokens, "metadata": {"note": notes.next()}});
     bodies(plan, users, items, "/api/v1/tokens/consume/batch", item, |items| json!({"items": items}))

@@ -179,10 +179,15 @@ pub async fn on_a_fresh_one<T>(plan: &Plan, measure: impl AsyncFnOnce(&Installat
     measured
 }
 
+/// What Ctrl-C ends the work with.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 /// Ends the work at Ctrl-C, so that its installation is removed as after an error. Processes end when they are dropped.
 pub async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         done = work => done,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
     }
 }

@@ -3,6 +3,7 @@
 //! Method: the legs of a round follow each other within seconds and every round is one sample of each ratio, so that a machine whose
 //! speed drifts does not decide the result. Reported are medians with the worst round. Payloads are random: compressible ones flatter.
 
+mod audit;
 mod batch;
 mod check;
 mod consume;
@@ -21,6 +22,7 @@ mod office;
 mod plain_relays;
 mod proc_stat;
 mod process;
+mod purchase;
 mod relay;
 mod replay;
 mod tables;
@@ -32,7 +34,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, builder::RangedU64ValueParser};
 use contenders::Contender;
 use figures::Report;
-use installation::Servers;
+use installation::{Interrupted, Servers};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 #[global_allocator]
@@ -62,7 +64,12 @@ pub struct Args {
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Which legs
-    #[arg(long, default_value = "consume,check,relay,consumer,batch,history,tenants", value_delimiter = ',', value_name = "LIST")]
+    #[arg(
+        long,
+        default_value = "consume,check,relay,consumer,batch,history,tenants,purchase,audit",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
     legs: Vec<Leg>,
     /// Connections of the closed-loop consume legs
     #[arg(long, default_value = "1,8,64,256", value_delimiter = ',', value_name = "LIST")]
@@ -79,6 +86,9 @@ pub struct Args {
     /// Charges of the long history; 10000000 take some minutes and 10 GB
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(10_000..=100_000_000))]
     history_rows: i64,
+    /// Events that are audited, at least; 10000000 take half an hour before
+    #[arg(long, default_value_t = 300_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1_000..=100_000_000))]
+    audit_events: i64,
     /// Orgs that are compared with a single one
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     orgs: usize,
@@ -105,6 +115,8 @@ enum Leg {
     Batch,
     History,
     Tenants,
+    Purchase,
+    Audit,
 }
 
 /// What one leg of any kind needs to know.
@@ -120,6 +132,7 @@ pub struct Plan {
     pub consumer_events: usize,
     pub items: Vec<usize>,
     pub history_rows: i64,
+    pub audit_events: i64,
     pub orgs: usize,
 }
 
@@ -142,6 +155,7 @@ impl Plan {
             consumer_events: quick(args.consumer_events, 10_000),
             items: args.items.clone(),
             history_rows: if args.quick { args.history_rows.min(20_000) } else { args.history_rows },
+            audit_events: if args.quick { args.audit_events.min(10_000) } else { args.audit_events },
             orgs: quick(args.orgs, 200),
         })
     }
@@ -170,15 +184,26 @@ fn start(args: Args) -> Result<()> {
 async fn run(args: Args) -> Result<()> {
     let plan = Plan::new(&args)?;
     let mut report = Report::new(plan.rounds, plan.measured, args.quick);
+    let mut failed = Vec::new();
     for leg in &args.legs {
-        match leg {
-            Leg::Consume => consume::run(&plan, &mut report).await.context("the consume legs")?,
-            Leg::Check => check::run(&plan, &mut report).await.context("the check legs")?,
-            Leg::Relay => relay::run(&plan, &mut report).await.context("the relay leg")?,
-            Leg::Consumer => consumer::run(&plan, &mut report).await.context("the consumer leg")?,
-            Leg::Batch => batch::run(&plan, &mut report).await.context("the batch legs")?,
-            Leg::History => history::run(&plan, &mut report).await.context("the history leg")?,
-            Leg::Tenants => tenants::run(&plan, &mut report).await.context("the tenants leg")?,
+        let measured = match leg {
+            Leg::Consume => consume::run(&plan, &mut report).await,
+            Leg::Check => check::run(&plan, &mut report).await,
+            Leg::Relay => relay::run(&plan, &mut report).await,
+            Leg::Consumer => consumer::run(&plan, &mut report).await,
+            Leg::Batch => batch::run(&plan, &mut report).await,
+            Leg::History => history::run(&plan, &mut report).await,
+            Leg::Tenants => tenants::run(&plan, &mut report).await,
+            Leg::Purchase => purchase::run(&plan, &mut report).await,
+            Leg::Audit => audit::run(&plan, &mut report).await,
+        };
+        // What the others found out took long enough to be shown.
+        if let Err(error) = measured {
+            if error.is::<Interrupted>() {
+                return Err(error);
+            }
+            log::note(&format!("{leg:?} failed: {error:#}"));
+            failed.push(format!("{leg:?}"));
         }
     }
     report.finish();
@@ -186,6 +211,9 @@ async fn run(args: Args) -> Result<()> {
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(file, json).with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured to the end: {}", failed.join(", "));
     }
     Ok(())
 }

@@ -1,0 +1,97 @@
+//! The audit: how long `weir audit` takes to prove events that went through everything, and how much longer when one charge differs.
+
+use crate::{
+    Plan,
+    batch::{batches, events_written},
+    consume::ROLES,
+    endpoint::Endpoint,
+    figures::{Goal, Report, Sample, number},
+    installation::{Installation, on_a_fresh_one},
+    log,
+    process::Process,
+    users::Users,
+};
+use anyhow::{Context, Result, bail};
+use domain::ids::Shard;
+use ports::usage_store::UsageStore;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+const LEG: &str = "audit across the four servers";
+const CLEAN: &str = "clean";
+const DIFFERENT: &str = "one charge differs";
+/// Ten million events in a minute.
+const LEAST_RATE: f64 = 10_000_000.0 / 60.0;
+const MORE_SECONDS: f64 = 10.0;
+const ITEMS: usize = 512;
+const CONNECTIONS: usize = 4;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    log::note(&format!("audit: starting weir, booking {} events", plan.audit_events));
+    let events = on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await?;
+    report.figure(LEG, "events/s of a clean audit", CLEAN, |sample| Some(sample.per_second), Goal::AtLeast(LEAST_RATE));
+    let [clean, different] = [CLEAN, DIFFERENT].map(|mode| report.values(LEG, mode, &|sample: &Sample| Some(events / sample.per_second)));
+    let more = clean.iter().zip(different).map(|(clean, different)| different - clean).collect();
+    report.push(LEG, "seconds more to name the charge that differs", more, Goal::AtMost(MORE_SECONDS));
+    Ok(())
+}
+
+/// How many events there are.
+async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<f64> {
+    let process = Process::start(installation, &format!("{ROLES},outbox-relay,analytics"), &[])?;
+    let users = Users::make(installation, process.address).await.context("making users")?;
+    let database = installation.database().await?;
+    let endpoint = Endpoint::new(process, batches(plan, &users, ITEMS)?);
+    let mut written = 0;
+    while written < plan.audit_events {
+        endpoint.closed(plan, "booking", CONNECTIONS).await?;
+        written = events_written(&database).await?;
+    }
+    log::note(&format!("audit: {written} events booked, waiting for the totals"));
+    wait_for_totals(installation, written).await?;
+    endpoint.process.stop().await;
+    let events = number(u64::try_from(written)?);
+    for round in 0..plan.rounds {
+        log::note(&format!("audit: round {} of {}", round + 1, plan.rounds));
+        report.add(LEG, audit(installation, events, CLEAN).await?);
+        sqlx::query(include_str!("sql/damage_a_charge.sql")).bind(1_i64).execute(&database).await?;
+        let different = audit(installation, events, DIFFERENT).await;
+        sqlx::query(include_str!("sql/damage_a_charge.sql")).bind(-1_i64).execute(&database).await?;
+        report.add(LEG, different?);
+    }
+    Ok(events)
+}
+
+async fn wait_for_totals(installation: &Installation, written: i64) -> Result<()> {
+    let store = installation.cassandra().await?;
+    let generation = store.live_generation().await?;
+    let shards: Vec<Shard> = Shard::all().collect();
+    let (mut last, mut moved) = (0, Instant::now());
+    while last < written {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let applied = store.shard_states(generation, &shards).await?.iter().map(|state| state.last_seq).sum();
+        if applied > last {
+            (last, moved) = (applied, Instant::now());
+        }
+        if moved.elapsed() > STUCK_AFTER {
+            bail!("nothing was counted for {} s; {last} of {written} events were", STUCK_AFTER.as_secs());
+        }
+    }
+    Ok(())
+}
+
+async fn audit(installation: &Installation, events: f64, mode: &str) -> Result<Sample> {
+    let mut command = tokio::process::Command::from(installation.command());
+    let since = Instant::now();
+    let output = command.args(["audit", "--json"]).stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let took = since.elapsed();
+    let expected = if mode == CLEAN { 0 } else { 1 };
+    if output.status.code() != Some(expected) {
+        bail!("weir audit ended with {}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(Sample { per_second: events / took.as_secs_f64(), ..Sample::new(mode) })
+}
