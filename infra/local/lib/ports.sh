@@ -31,6 +31,15 @@ is_listening() {
   grep -qsE "^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F]+:[0-9A-F]+ 0A " /proc/net/tcp /proc/net/tcp6
 }
 
+# What was killed a moment ago holds its port until the last of its threads has ended.
+wait_until_free() {
+  local looks=50
+  while is_listening "$1"; do
+    ((looks-- > 0)) || return 1
+    sleep 0.1
+  done
+}
+
 load_port_base() {
   port_base=$(cat "$state/port-base" 2>/dev/null || printf '%d' "$default_port_base")
 }

@@ -36,7 +36,7 @@ start_server() {
   else
     rm -f "$(pid_file "$name")"
     for port in $(ports_of "$name"); do
-      ! is_listening "$port" || die "$name cannot start: port $port is taken by another program"
+      wait_until_free "$port" || die "$name cannot start: port $port is taken by another program"
     done
     "${name}_launch"
   fi
