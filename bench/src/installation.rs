@@ -5,11 +5,6 @@ use adapter_cassandra::Cassandra;
 use adapter_kafka::Kafka;
 use adapter_postgres::{Postgres, PostgresSettings};
 use anyhow::{Context, Result, bail};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 use sqlx::{AssertSqlSafe, Executor, PgPool, postgres::PgPoolOptions};
 use std::{
     path::{Path, PathBuf},
@@ -138,7 +133,7 @@ impl Installation {
         for (what, removed) in [
             ("database", self.drop_database().await),
             ("keyspace", self.drop_keyspace().await),
-            ("topics", self.delete_topics().await),
+            ("topics", adapter_kafka::delete(&self.kafka()).await.map_err(Into::into)),
             ("folder", std::fs::remove_dir_all(&self.data).map_err(Into::into)),
         ] {
             if let Err(error) = removed {
@@ -157,17 +152,6 @@ impl Installation {
 
     async fn drop_keyspace(&self) -> Result<()> {
         Ok(self.cassandra().await?.drop_keyspace().await?)
-    }
-
-    async fn delete_topics(&self) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.servers.brokers).create()?;
-        let kafka = self.kafka();
-        for result in admin.delete_topics(&[kafka.topics.usage(), kafka.topics.dead_letters()], &AdminOptions::new()).await? {
-            if let Err((topic, code)) = result {
-                bail!("{topic}: {code}");
-            }
-        }
-        Ok(())
     }
 }
 

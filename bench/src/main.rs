@@ -86,7 +86,7 @@ pub struct Args {
     /// Charges of the long history; 10000000 take some minutes and 10 GB
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(10_000..=100_000_000))]
     history_rows: i64,
-    /// Events that are audited, at least; 10000000 take half an hour before
+    /// Events that are audited, at least; 10000000 take long to be booked
     #[arg(long, default_value_t = 300_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1_000..=100_000_000))]
     audit_events: i64,
     /// Orgs that are compared with a single one

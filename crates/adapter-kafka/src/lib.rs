@@ -18,4 +18,4 @@ mod tests;
 
 pub use client::Kafka;
 pub use event_log::KafkaEventLog;
-pub use topics::{MigrateError, Topics, migrate};
+pub use topics::{MigrateError, Topics, delete, migrate};

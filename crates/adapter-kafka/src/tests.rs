@@ -46,8 +46,7 @@ impl Installation {
     }
 
     async fn delete(self) {
-        let topics = [self.kafka.topics.usage(), self.kafka.topics.dead_letters()];
-        self.admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+        crate::delete(&self.kafka).await.unwrap();
     }
 }
 

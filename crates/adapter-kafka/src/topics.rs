@@ -53,6 +53,8 @@ pub enum MigrateError {
     Kafka(#[from] KafkaError),
     #[error("kafka refused to create the topic {topic}: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
+    #[error("kafka refused to delete the topic {topic}: {code}")]
+    Delete { topic: String, code: RDKafkaErrorCode },
     #[error("the process is shutting down")]
     Stopped,
     /// Order per tenant depends on it, and records cannot move.
@@ -88,6 +90,18 @@ pub async fn migrate(kafka: &Kafka) -> Result<(), MigrateError> {
     }
     let usage = kafka.topics.usage().to_owned();
     beside(&admin, move |admin| check_partitions(admin, &usage)).await
+}
+
+/// Deletes the topics with all that is in them: for tests, and for taking an installation down.
+///
+/// # Errors
+/// When Kafka cannot be reached or refuses.
+pub async fn delete(kafka: &Kafka) -> Result<(), MigrateError> {
+    let admin = AdminClient::from_config_and_context(&kafka.config(), Quiet)?;
+    for result in admin.delete_topics(&[kafka.topics.usage(), kafka.topics.dead_letters()], &AdminOptions::new()).await? {
+        result.map_err(|(topic, code)| MigrateError::Delete { topic, code })?;
+    }
+    Ok(())
 }
 
 /// Metadata requests block their thread.

@@ -17,7 +17,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// a plan must not read the whole table once that is full. Long reads lift all of it again (`allow_long_reads.sql`).
 ///
 /// The server takes a plan without a way around what is switched off for a very expensive one, and would compile it to machine code anew
-/// each time it runs: 0.1 s and more for statements of a millisecond.
+/// each time it runs.
 const SESSION: [(&str, &str); 7] = [
     ("jit", "off"),
     ("statement_timeout", "6s"),

@@ -91,11 +91,9 @@ fn bash(script: &str, root: &Path, scratch: &Path) -> Command {
     let whole = format!("set -euo pipefail; [ -f '{0}' ] && . '{0}'\n{script}\nexport -p > '{0}'\n", exports.display());
     // What never comes true is not waited for all night.
     let mut command = Command::new("timeout");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR__") || name.starts_with("OTEL_")) {
-        command.env_remove(name);
-    }
-    // What cargo tells this test about its package would make it build other packages again.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+    // A reader has none of these. What cargo tells this test about its package would also make it build other packages again.
+    let foreign = ["WEIR__", "OTEL_", "CARGO_PKG_", "CARGO_MANIFEST_"];
+    for (name, _) in std::env::vars().filter(|(name, _)| foreign.iter().any(|prefix| name.starts_with(prefix))) {
         command.env_remove(name);
     }
     // An unoptimised build of the same code: the reader's release build takes minutes.
@@ -104,7 +102,8 @@ fn bash(script: &str, root: &Path, scratch: &Path) -> Command {
     command
 }
 
-/// What `make` is told of the build: nothing, as a reader who has none yet; or to take the one that all tests are built with.
+/// What `make` is told of the build: nothing, as a reader who has none yet; or to take the one that all tests are built with
+/// (`--workspace` is stronger than the `-p weir` of the Makefile).
 const OWN_BUILD: &str = "";
 const BUILD_OF_THE_TESTS: &str = "--workspace --all-targets --features weir/distributed";
 

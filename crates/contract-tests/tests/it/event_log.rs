@@ -1,13 +1,8 @@
 //! The suite of `ports::event_log` on every adapter. Kafka gets its events from an embedded ledger.
 
 use adapter_embedded::Embedded;
-use adapter_kafka::{Kafka, KafkaEventLog, migrate};
+use adapter_kafka::{Kafka, KafkaEventLog, delete, migrate};
 use contract_tests::event_log::{self as suite, Stores};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 
 macro_rules! on_each_adapter {
     ($($claim:ident),+ $(,)?) => {
@@ -58,8 +53,6 @@ impl FreshKafka {
     }
 
     async fn remove(self) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.kafka.brokers).create().unwrap();
-        let topics = [self.kafka.topics.usage(), self.kafka.topics.dead_letters()];
-        admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+        delete(&self.kafka).await.unwrap();
     }
 }

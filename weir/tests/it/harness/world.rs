@@ -1,12 +1,8 @@
 //! What one test has on the real servers.
 
 use super::Setup;
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
-use scylla::client::session_builder::SessionBuilder;
+use adapter_cassandra::Cassandra;
+use adapter_kafka::Kafka;
 use std::{
     path::Path,
     process::{Command, Stdio},
@@ -117,12 +113,12 @@ impl Drop for World {
         }
         let own = |name| self.get(name).to_owned();
         let (nodes, keyspace) = (own("WEIR__CASSANDRA__NODES"), own("WEIR__CASSANDRA__KEYSPACE"));
-        let (brokers, prefix) = (own("WEIR__KAFKA__BROKERS"), own("WEIR__KAFKA__TOPIC_PREFIX"));
+        let kafka = Kafka::new(own("WEIR__KAFKA__BROKERS"), &own("WEIR__KAFKA__TOPIC_PREFIX"));
         // The test may end within a runtime, where nothing can be waited for.
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let _ = timeout(PATIENCE, delete_topics(&brokers, &prefix)).await;
+                let _ = timeout(PATIENCE, adapter_kafka::delete(&kafka)).await;
                 let _ = timeout(PATIENCE, drop_keyspace(&nodes, &keyspace)).await;
             });
         });
@@ -130,13 +126,7 @@ impl Drop for World {
     }
 }
 
-async fn delete_topics(brokers: &str, prefix: &str) -> Option<()> {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create().ok()?;
-    let topics = ["usage", "dlq"].map(|topic| format!("{prefix}.{topic}"));
-    admin.delete_topics(&topics.each_ref().map(String::as_str), &AdminOptions::new()).await.ok().map(drop)
-}
-
-async fn drop_keyspace(nodes: &str, keyspace: &str) -> Option<()> {
-    let session = SessionBuilder::new().known_nodes(nodes.split(',')).build().await.ok()?;
-    session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {keyspace}"), ()).await.ok().map(drop)
+async fn drop_keyspace(nodes: &str, keyspace: &str) -> ports::Result<()> {
+    let nodes: Vec<String> = nodes.split(',').map(str::to_owned).collect();
+    Cassandra::connect(&nodes, keyspace).await?.drop_keyspace().await
 }
