@@ -8,9 +8,9 @@ use domain::{
     ledger::{Command, Outcome},
     saga::{PurchaseTask, Saga, SagaStatus, SagaSubject},
 };
-use futures::future::join_all;
 use ports::ledger::{ClaimedSaga, LedgerAnswer};
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than the calls of one claim; after a failure also the pause until the next try.
@@ -18,19 +18,32 @@ const CLAIM: Duration = Duration::from_secs(10);
 const EACH: Duration = Duration::from_millis(500);
 /// Claimed at once.
 const PAGE: u32 = 32;
+/// Purchases under way in this process; the others wait in the ledger.
+const AT_ONCE: usize = 256;
 
 /// Until shutdown; what was claimed then is brought as far as it goes.
 pub async fn work(service: Arc<Service>, shutdown: CancellationToken) {
+    // Each for itself: a purchase that comes now does not wait for the calls of those before it.
+    let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
             () = service.purchases_due.notified() => {}
             () = tokio::time::sleep(EACH) => {}
         }
         while !shutdown.is_cancelled() {
+            while under_way.try_join_next().is_some() {}
+            if under_way.len() >= AT_ONCE {
+                under_way.join_next().await;
+            }
             match service.ledger.claim_sagas(CLAIM, PAGE).await {
-                Ok(claimed) if claimed.is_empty() => break,
-                Ok(claimed) => drop(join_all(claimed.into_iter().map(|claimed| bring_on(&service, claimed))).await),
+                Ok(claimed) => {
+                    let more = u32::try_from(claimed.len()).is_ok_and(|claimed| claimed >= PAGE);
+                    claimed.into_iter().for_each(|claimed| drop(under_way.spawn(bring_on(Arc::clone(&service), claimed))));
+                    if !more {
+                        break;
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%error, "no purchases were claimed in this round");
                     break;
@@ -38,13 +51,14 @@ pub async fn work(service: Arc<Service>, shutdown: CancellationToken) {
             }
         }
     }
+    while under_way.join_next().await.is_some() {}
 }
 
 /// As far as it goes under this claim.
-async fn bring_on(service: &Service, ClaimedSaga { mut saga, claim }: ClaimedSaga) {
+async fn bring_on(service: Arc<Service>, ClaimedSaga { mut saga, claim }: ClaimedSaga) {
     while let Some(task) = saga.task() {
-        let Some((to, reason)) = perform(service, &saga, task).await else { return };
-        match write(service, &saga, claim, to, reason).await {
+        let Some((to, reason)) = perform(&service, &saga, task).await else { return };
+        match write(&service, &saga, claim, to, reason).await {
             Some(moved) => saga = moved,
             None => return,
         }

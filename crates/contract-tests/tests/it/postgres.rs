@@ -235,6 +235,28 @@ async fn a_column_added_by_a_newer_version_does_not_disturb_a_running_process() 
     store.remove().await;
 }
 
+/// What stands in the way is counted where no rollback reaches it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_the_server_rolls_back_each_time_is_given_up_after_four_tries_and_nothing_is_done() {
+    let store = FreshPostgres::create().await;
+    let customer = Customer::user();
+    outcome(&store.one, &customer.grant(10)).await;
+    let refuse = "CREATE SEQUENCE tries;
+                  CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'in the way' USING ERRCODE = 'deadlock_detected'; END $$;
+                  CREATE TRIGGER refuse BEFORE INSERT ON charge FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(store.other.pool()).await.unwrap();
+    let request = customer.consume(1);
+    let given_up = tokio::time::timeout(Duration::from_secs(30), store.one.apply(std::slice::from_ref(&request))).await.unwrap();
+    assert!(matches!(given_up, Err(StoreError::Unavailable { .. })), "{given_up:?}");
+    assert_eq!(sqlx::query_scalar::<_, i64>("SELECT last_value FROM tries").fetch_one(store.other.pool()).await.unwrap(), 4);
+    assert_eq!(store.one.find_pool(&customer.pool()).await.unwrap().unwrap().remaining(), tokens(10));
+    sqlx::raw_sql("DROP TRIGGER refuse ON charge").execute(store.other.pool()).await.unwrap();
+    charged(&store.one, &request).await;
+    audit(&store.one, &customer).await;
+    store.remove().await;
+}
+
 /// Nobody did the upkeep for days, or the clock was set: the write makes what it needs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_without_a_partition_for_its_day_makes_it() {
