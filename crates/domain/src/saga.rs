@@ -91,6 +91,19 @@ pub enum PurchaseTask {
     Fail,
 }
 
+impl PurchaseTask {
+    /// Where it leads when the ledger alone does it; `None` when the payment processor is called.
+    pub const fn without_a_call(self) -> Option<SagaStatus> {
+        match self {
+            Self::Allocate => Some(SagaStatus::TokensAllocated),
+            Self::Complete => Some(SagaStatus::Completed),
+            Self::TakeBack => Some(SagaStatus::TokensTakenBack),
+            Self::Fail => Some(SagaStatus::Failed),
+            Self::Authorise | Self::Capture | Self::Void => None,
+        }
+    }
+}
+
 /// The stored state of a saga.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,7 +134,12 @@ impl Saga {
 
     /// `None` for a refund, and for what has ended.
     pub fn task(&self) -> Option<PurchaseTask> {
-        match self.status() {
+        self.task_after(self.status())
+    }
+
+    /// What would have to be done once it is there.
+    pub fn task_after(&self, status: SagaStatus) -> Option<PurchaseTask> {
+        match status {
             SagaStatus::Started => Some(PurchaseTask::Authorise),
             SagaStatus::PaymentReserved => Some(PurchaseTask::Allocate),
             SagaStatus::TokensAllocated => Some(PurchaseTask::Capture),

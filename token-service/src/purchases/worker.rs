@@ -8,8 +8,9 @@ use domain::{
     ledger::{Command, Outcome},
     saga::{PurchaseTask, Saga, SagaStatus, SagaSubject},
 };
+use futures::future::join_all;
 use ports::ledger::{ClaimedSaga, LedgerAnswer};
-use std::{sync::Arc, time::Duration};
+use std::{convert::identity, iter, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +59,12 @@ pub async fn work(service: Arc<Service>, shutdown: CancellationToken) {
 async fn bring_on(service: Arc<Service>, ClaimedSaga { mut saga, claim }: ClaimedSaga) {
     while let Some(task) = saga.task() {
         let Some((to, reason)) = perform(&service, &saga, task).await else { return };
-        match write(&service, &saga, claim, to, reason).await {
-            Some(moved) => saga = moved,
-            None => return,
-        }
+        // What follows without a call is written with it. The ledger takes the steps in their order only, whatever becomes of the two.
+        let next = saga.task_after(to).and_then(PurchaseTask::without_a_call);
+        let steps = iter::once((to, reason)).chain(next.map(|to| (to, None)));
+        let written = join_all(steps.map(|(to, reason)| write(&service, &saga, claim, to, reason))).await;
+        let Some(moved) = written.into_iter().map_while(identity).last() else { return };
+        saga = moved;
     }
     metrics::counter!("purchases_total", "outcome" => if saga.status() == SagaStatus::Completed { "completed" } else { "failed" })
         .increment(1);
@@ -81,19 +84,18 @@ async fn perform(service: &Service, saga: &Saga, task: PurchaseTask) -> Option<(
                 Paid::Unknown => None,
             }
         }
-        PurchaseTask::Allocate => done(SagaStatus::TokensAllocated),
         PurchaseTask::Capture => match service.payment.capture(saga.id).await {
             Paid::Done => done(SagaStatus::PaymentCaptured),
             Paid::Declined | Paid::Impossible => compensate("the payment could not be captured"),
             Paid::Unknown => None,
         },
-        PurchaseTask::Complete => done(SagaStatus::Completed),
-        PurchaseTask::TakeBack => done(SagaStatus::TokensTakenBack),
         PurchaseTask::Void => match service.payment.void(saga.id).await {
             Paid::Done => done(SagaStatus::PaymentVoided),
             Paid::Declined | Paid::Impossible | Paid::Unknown => None,
         },
-        PurchaseTask::Fail => done(SagaStatus::Failed),
+        PurchaseTask::Allocate | PurchaseTask::Complete | PurchaseTask::TakeBack | PurchaseTask::Fail => {
+            task.without_a_call().and_then(done)
+        }
     }
 }
 

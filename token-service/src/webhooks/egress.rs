@@ -52,7 +52,10 @@ pub fn check(text: &str, networks: Networks) -> Result<Url, Problem> {
     let Some(host) = url.host_str() else { return refused("names no host") };
     // A name is looked up with each delivery; a literal address never is. Every spelling of one is written the same way by now.
     let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    if networks == Networks::Public && literal.is_some_and(|address| !is_public(address)) {
+    // Those that can resolve to nothing else (RFC 6761) are refused before anybody waits for a delivery.
+    let name = host.trim_end_matches('.');
+    let loopback = name == "localhost" || name.ends_with(".localhost");
+    if networks == Networks::Public && (loopback || literal.is_some_and(|address| !is_public(address))) {
         return refused("names a private, loopback, link-local or reserved address");
     }
     Ok(url)
@@ -137,6 +140,9 @@ mod tests {
             "https://[2002:7f00:1::]/",
             "https://[2001:db8::1]/",
             "https://[2001:0:7f00:1::]/",
+            "https://localhost/",
+            "https://LOCALHOST.:8443/",
+            "https://weir.localhost/",
             "http://example.com/",
             "ftp://example.com/",
             "file:///etc/passwd",
@@ -147,7 +153,9 @@ mod tests {
         ] {
             assert!(check(url, Networks::Public).is_err(), "{url}");
         }
-        for url in ["https://example.com/hook", "https://93.184.216.34:8443/", "https://[2606:2800:220:1::1]/"] {
+        for url in
+            ["https://example.com/hook", "https://localhost.example.com/", "https://93.184.216.34:8443/", "https://[2606:2800:220:1::1]/"]
+        {
             assert!(check(url, Networks::Public).is_ok(), "{url}");
         }
         assert!(check("http://127.0.0.1:1/", Networks::Any).is_ok());
