@@ -156,6 +156,7 @@ impl LedgerState {
         let Some(to) = purchases::status_of(event) else { return };
         let known = saga::of_event(event).and_then(|id| self.sagas.get(&id).cloned());
         match to {
+            _ if event.tokens.is_zero() => {}
             SagaStatus::TokensAllocated => self.apply_granted(key, event),
             SagaStatus::TokensTakenBack => take_back(self.pool(&key, event.occurred_at), event.tokens),
             _ => {}

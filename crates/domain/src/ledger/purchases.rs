@@ -81,7 +81,10 @@ pub(super) fn direct_purchase(state: &mut LedgerState, id: SagaId, direction: Di
         return refused(Outcome::SagaElsewhere { status: saga.status() });
     }
     let key = saga.pool();
-    let event = NewEvent { user_id: saga.user_id, reason: Some(reason.to_owned()), ..step(id, &key, saga.tokens, to, now) };
+    // Said again of a step that gave or took tokens, it gives and takes none.
+    let again = direction == Direction::Resume;
+    let tokens = if again { Tokens::ZERO } else { saga.tokens };
+    let event = NewEvent { user_id: saga.user_id, reason: Some(reason.to_owned()), ..step(id, &key, tokens, to, now) };
     state.apply(&event);
     state.changed.due_sagas.insert(id);
     saga_moved(state, id, vec![event])

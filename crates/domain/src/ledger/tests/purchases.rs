@@ -148,6 +148,24 @@ fn an_operator_compensates_until_the_payment_is_captured_and_resumes_until_the_e
 }
 
 #[test]
+fn an_operator_who_resumes_a_purchase_gives_and_takes_no_tokens() {
+    let mut story = Story::new();
+    let id = story.purchase(100);
+    let resume = |story: &mut Story| {
+        let command = Command::DirectPurchase { saga_id: id, direction: Direction::Resume, reason: "looks stuck".into() };
+        assert!(matches!(story.run(command), Outcome::SagaMoved { .. }));
+    };
+    story.move_on(0, true);
+    story.move_on(0, true);
+    resume(&mut story);
+    assert_eq!((story.saga(id).task(), story.remaining()), (Some(PurchaseTask::Capture), 100));
+    story.move_on(0, false);
+    story.move_on(0, true);
+    resume(&mut story);
+    assert_eq!((story.saga(id).task(), story.remaining(), story.pool().debt), (Some(PurchaseTask::Void), 0, Tokens::ZERO));
+}
+
+#[test]
 fn a_purchase_that_no_balance_could_count_is_refused_at_once() {
     let mut story = Story::new();
     story.grant(Tokens::MAX.get() - 50);
