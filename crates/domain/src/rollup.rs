@@ -3,7 +3,7 @@
 use crate::{
     defect::{Defect, is_back},
     event::{EventType, UsageEvent},
-    ids::{KeyId, Model, Provider, UserId},
+    ids::{KeyId, Model, Provider, Shard, UserId},
     time::Grain,
 };
 use chrono::{DateTime, Utc};
@@ -90,7 +90,7 @@ pub enum RollupScope {
     /// One payer.
     Tenant(Uuid),
     /// All payers of one shard; the platform's total is the sum over the shards, so no partition is written by everyone.
-    Platform(crate::ids::Shard),
+    Platform(Shard),
 }
 
 impl RollupScope {
@@ -105,7 +105,7 @@ impl RollupScope {
     /// The inverse of [`RollupScope::as_text`].
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("all/") {
-            Some(shard) => crate::ids::Shard::new(shard.parse().ok()?).ok().map(Self::Platform),
+            Some(shard) => Shard::new(shard.parse().ok()?).ok().map(Self::Platform),
             None => text.parse().ok().map(Self::Tenant),
         }
     }
@@ -119,7 +119,7 @@ pub struct CellKey {
     /// Start of the bucket, UTC.
     pub bucket: DateTime<Utc>,
     pub dimension: Dimension,
-    pub shard: crate::ids::Shard,
+    pub shard: Shard,
 }
 
 /// Absolute totals of one cell after the event numbered `last_seq`.
@@ -177,32 +177,57 @@ impl CellValue {
     }
 }
 
+/// What of an event decides which cells it changes: those that are alike in it change the same ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Counted {
+    tenant: Uuid,
+    user: Option<UserId>,
+    key: Option<KeyId>,
+    provider: Option<Provider>,
+    model: Option<Model>,
+    minute: DateTime<Utc>,
+}
+
+impl Counted {
+    /// `None` for events that no report counts.
+    pub fn of(event: &UsageEvent) -> Option<Self> {
+        let event = &event.event;
+        let counted = matches!(event.kind, EventType::ChargeSettled | EventType::ChargeRefunded | EventType::RequestsRefused);
+        counted.then(|| Self {
+            tenant: event.payer.tenant(),
+            user: event.user_id,
+            key: event.key_id,
+            provider: event.provider.clone(),
+            model: event.model.clone(),
+            minute: Grain::Minute.floor(event.occurred_at),
+        })
+    }
+
+    pub fn cells(&self) -> Vec<CellKey> {
+        let (shard, provider) = (Shard::of_tenant(self.tenant), self.provider.as_ref());
+        let (tenant, platform) = (RollupScope::Tenant(self.tenant), RollupScope::Platform(shard));
+        let by_model = Dimension::model(provider, self.model.as_ref());
+        let by_user = Dimension::user(self.user, provider, self.key);
+        let cell = |scope: &RollupScope, grain: Grain, dimension: &Dimension| CellKey {
+            scope: scope.clone(),
+            grain,
+            bucket: grain.floor(self.minute),
+            dimension: dimension.clone(),
+            shard,
+        };
+        let of_grain = |grain| [cell(&tenant, grain, &by_model), cell(&tenant, grain, &by_user), cell(&platform, grain, &by_model)];
+        let mut cells: Vec<CellKey> = Grain::STORED.into_iter().flat_map(of_grain).collect();
+        cells.push(cell(&platform, Grain::Day, &Dimension::payer(self.tenant, provider)));
+        if is_back(Defect::UserTotalsForgotten) {
+            cells.retain(|cell| cell.grain != Grain::Hour || cell.dimension != by_user);
+        }
+        cells
+    }
+}
+
 /// Every cell that the event changes; empty for events that no report counts.
 pub fn cells(event: &UsageEvent) -> Vec<CellKey> {
-    let counted = matches!(event.event.kind, EventType::ChargeSettled | EventType::ChargeRefunded | EventType::RequestsRefused);
-    if !counted {
-        return Vec::new();
-    }
-    let shard = event.shard();
-    let event = &event.event;
-    let (payer, provider) = (event.payer.tenant(), event.provider.as_ref());
-    let (tenant, platform) = (RollupScope::Tenant(payer), RollupScope::Platform(shard));
-    let by_model = Dimension::model(provider, event.model.as_ref());
-    let by_user = Dimension::user(event.user_id, provider, event.key_id);
-    let cell = |scope: &RollupScope, grain: Grain, dimension: &Dimension| CellKey {
-        scope: scope.clone(),
-        grain,
-        bucket: grain.floor(event.occurred_at),
-        dimension: dimension.clone(),
-        shard,
-    };
-    let of_grain = |grain| [cell(&tenant, grain, &by_model), cell(&tenant, grain, &by_user), cell(&platform, grain, &by_model)];
-    let mut cells: Vec<CellKey> = Grain::STORED.into_iter().flat_map(of_grain).collect();
-    cells.push(cell(&platform, Grain::Day, &Dimension::payer(payer, provider)));
-    if is_back(Defect::UserTotalsForgotten) {
-        cells.retain(|cell| cell.grain != Grain::Hour || cell.dimension != by_user);
-    }
-    cells
+    Counted::of(event).map_or_else(Vec::new, |counted| counted.cells())
 }
 
 /// What one applied event adds, modulo 2^64, to the digest of its shard: xxh3 over the event's id and its amount, big-endian.
@@ -214,74 +239,4 @@ pub fn digest(event: &UsageEvent) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        amount::Tokens,
-        charge::Metadata,
-        event::NewEvent,
-        ids::{EventId, OrgId, Payer},
-    };
-
-    fn event(user: Option<UserId>, key: Option<KeyId>) -> UsageEvent {
-        let occurred_at = "2026-11-21T12:34:56Z".parse().unwrap();
-        let event = NewEvent {
-            id: EventId(Uuid::from_u128(1)),
-            kind: EventType::ChargeSettled,
-            payer: Payer::Org(OrgId(Uuid::from_u128(2))),
-            user_id: user,
-            key_id: key,
-            provider: Some(Provider::parse("openai").unwrap()),
-            model: Some(Model::parse("org/gpt-4o").unwrap()),
-            charge_id: None,
-            tokens: Tokens::new(5).unwrap(),
-            count: 1,
-            cost: None,
-            reason: None,
-            occurred_at,
-            metadata: Metadata::default(),
-        };
-        UsageEvent { event, seq: 1, epoch: 1, recorded_at: occurred_at }
-    }
-
-    #[test]
-    fn a_counted_event_is_in_one_cell_by_model_and_one_by_user_and_key_whether_it_names_them_or_not() {
-        let (user, key) = (UserId(Uuid::from_u128(3)), KeyId(Uuid::from_u128(4)));
-        for (user, key) in [(Some(user), Some(key)), (Some(user), None), (None, Some(key)), (None, None)] {
-            let cells = cells(&event(user, key));
-            let (tenant, platform): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| matches!(cell.scope, RollupScope::Tenant(_)));
-            for grain in Grain::STORED {
-                let parts: Vec<_> = tenant.iter().filter(|cell| cell.grain == grain).map(|cell| cell.dimension.part().unwrap()).collect();
-                let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
-                let (user, key) = (text(user.map(|user| user.0)), text(key.map(|key| key.0)));
-                let expected =
-                    [Part::Model { provider: "openai", model: "org/gpt-4o" }, Part::User { user: &user, provider: "openai", key: &key }];
-                assert_eq!(parts, expected);
-            }
-            assert_eq!(tenant.len(), 2 * Grain::STORED.len());
-            let payer = Part::Payer { tenant: Uuid::from_u128(2), provider: "openai" };
-            let payers: Vec<_> = platform.iter().filter(|cell| cell.dimension.part() == Some(payer)).collect();
-            assert_eq!((payers.len(), payers[0].grain, platform.len()), (1, Grain::Day, 1 + Grain::STORED.len()));
-        }
-    }
-
-    #[test]
-    fn a_scope_is_read_back_from_its_text() {
-        let shards = crate::ids::Shard::all().map(RollupScope::Platform);
-        for scope in shards.chain([RollupScope::Tenant(Uuid::from_u128(7))]) {
-            assert_eq!(RollupScope::parse(&scope.as_text()), Some(scope));
-        }
-        assert!(["", "all/64", "all/-1", "all", "7"].iter().all(|text| RollupScope::parse(text).is_none()));
-    }
-
-    #[test]
-    fn what_the_dimensions_of_a_user_begin_with_is_no_part_of_another_users() {
-        let (one, openai) = (UserId(Uuid::from_u128(3)), Provider::parse("openai").unwrap());
-        let dimension = Dimension::user(Some(one), Some(&openai), None).0;
-        assert!(dimension.starts_with(&Dimension::of_user(one, None)) && dimension.starts_with(&Dimension::of_user(one, Some(&openai))));
-        let longer = Provider::parse("openai-eu").unwrap();
-        assert!(!Dimension::user(Some(one), Some(&longer), None).0.starts_with(&Dimension::of_user(one, Some(&openai))));
-        assert!(!Dimension::user(None, Some(&openai), None).0.starts_with(&Dimension::of_user(one, None)));
-        assert_eq!(Dimension("user:broken".into()).part(), None);
-    }
-}
+mod tests;
