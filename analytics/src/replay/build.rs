@@ -3,8 +3,8 @@
 use super::{
     Stores,
     desk::{Desk, Halt},
-    fold::{Fold, Plan},
-    source::Events,
+    fold::{Bounds, Fold, Part, Plan},
+    source::{Events, Way},
 };
 use domain::{
     generation::{Generation, ShardState},
@@ -24,8 +24,6 @@ use std::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-/// Shards read at once. More would only take the processor from those who serve.
-const SHARDS_IN_FLIGHT: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A build in the hands of its worker.
@@ -43,16 +41,34 @@ pub struct Builder {
     /// This attempt is the first: the store holds nothing of the generation that this attempt has not written.
     first_attempt: bool,
     /// How far each shard is, as this attempt knows it; of a dry run it is stored nowhere.
-    reached: Mutex<BTreeMap<Shard, ShardState>>,
+    reached: Mutex<BTreeMap<Shard, Reached>>,
     read: AtomicI64,
     covered: AtomicI64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    state: ShardState,
+    /// Where the log goes on, once this attempt has read it up to the state.
+    next_offset: Option<i64>,
+}
+
+impl From<ShardState> for Reached {
+    fn from(state: ShardState) -> Self {
+        Self { state, next_offset: None }
+    }
 }
 
 impl<'a> Build<'a> {
     /// Notes where the live generation stands, unless an earlier attempt has.
     pub async fn begin(stores: &Stores, desk: &'a mut Desk) -> Result<Self, Halt> {
         let replay = desk.replay();
-        let plan = Plan { generation: desk.stored().generation, coverage: replay.coverage.clone(), dry_run: replay.dry_run };
+        let plan = Plan {
+            generation: desk.stored().generation,
+            coverage: replay.coverage.clone(),
+            dry_run: replay.dry_run,
+            bounds: Bounds::default(),
+        };
         let (source, covered) = (replay.source, replay.progress.applied);
         let (base, first_attempt) = match replay.base.clone() {
             Some(base) => (base, false),
@@ -76,7 +92,7 @@ impl<'a> Build<'a> {
         if !builder.plan.dry_run {
             let states = states_of(stores, builder.plan.generation).await?;
             builder.read.store(builder.sum(&states), Ordering::Relaxed);
-            builder.reached().extend(states);
+            builder.reached().extend(states.into_iter().map(|(shard, state)| (shard, state.into())));
         }
         Ok(Self { desk, builder: Arc::new(builder) })
     }
@@ -138,7 +154,7 @@ impl<'a> Build<'a> {
         let state = |shard| Flush { shard, raw: Vec::new(), cells: Vec::new(), state: builder.base_of(shard) };
         let states: Vec<Flush> = left_out.map(state).collect();
         stores.usage.write(plan.generation, &states).await?;
-        builder.reached().extend(states.into_iter().map(|flush| (flush.shard, flush.state)));
+        builder.reached().extend(states.into_iter().map(|flush| (flush.shard, flush.state.into())));
         self.desk.put(|replay| replay.copied = true).await
     }
 
@@ -149,56 +165,65 @@ impl<'a> Build<'a> {
         let states = states_of(stores, live).await?;
         let total = self.builder.sum(&states);
         self.desk.note(|replay| replay.progress.total = total);
-        // Dropped with this call, it ends what is under way.
-        let mut advancing = JoinSet::new();
-        for (shard, state) in states {
-            while advancing.len() >= SHARDS_IN_FLIGHT {
-                self.one_done(&mut advancing).await?;
-            }
-            let builder = Arc::clone(&self.builder);
-            advancing.spawn(async move { builder.advance(shard, state.last_seq).await });
-        }
-        while !advancing.is_empty() {
-            self.one_done(&mut advancing).await?;
-        }
-        self.report().await
+        self.advance(&states).await
     }
 
-    /// Waits until one of the shards is done, or a moment, and tells how far it is.
-    async fn one_done(&mut self, advancing: &mut JoinSet<Result<ShardState, Halt>>) -> Result<(), Halt> {
-        if let Ok(Some(ended)) = timeout(LOOK_EVERY, advancing.join_next()).await {
-            ended.map_err(|panicked| Halt::Failed(format!("a defect: {panicked}")))??;
+    /// Every shard up to exactly where it is in these states.
+    pub async fn advance(&mut self, states: &BTreeMap<Shard, ShardState>) -> Result<(), Halt> {
+        let (builder, states) = (Arc::clone(&self.builder), states.clone());
+        // Dropped with this call, it ends what is under way.
+        let mut advancing = JoinSet::new();
+        advancing.spawn(async move { builder.advance(&states).await });
+        loop {
+            let ended = timeout(LOOK_EVERY, advancing.join_next()).await;
+            self.report().await?;
+            if let Ok(Some(ended)) = ended {
+                return ended.map_err(|panicked| Halt::Failed(format!("a defect: {panicked}")))?;
+            }
         }
-        self.report().await
     }
 }
 
 impl Builder {
-    /// One shard up to this number; where it is then.
-    pub async fn advance(&self, shard: Shard, through: i64) -> Result<ShardState, Halt> {
-        let state = self.reached().get(&shard).copied().unwrap_or_default();
-        if state.last_seq >= through || !self.reads(shard) {
-            return Ok(state);
+    /// All shards in one task and through one reader: more would only take the processor from those who serve, and what a reader costs to
+    /// begin with, a shard is not worth.
+    async fn advance(&self, states: &BTreeMap<Shard, ShardState>) -> Result<(), Halt> {
+        let (mut ways, mut parts) = (BTreeMap::new(), BTreeMap::new());
+        for (shard, through) in states.iter().map(|(shard, state)| (*shard, state.last_seq)).filter(|(shard, _)| self.reads(*shard)) {
+            let Reached { state, next_offset } = self.reached().get(&shard).copied().unwrap_or_default();
+            if state.last_seq < through {
+                let copied_through = if self.plan.coverage.is_everything() { 0 } else { self.base_of(shard).last_seq };
+                parts.insert(shard, Part { state, copied_through, fresh: self.first_attempt && state.last_seq == 0 });
+                ways.insert(shard, Way { last_seq: state.last_seq, through, next_offset });
+            }
         }
-        let copied_through = if self.plan.coverage.is_everything() { 0 } else { self.base_of(shard).last_seq };
-        let fresh = self.first_attempt && state.last_seq == 0;
-        let mut fold = Fold::new(self.plan.clone(), shard, state, copied_through, fresh);
-        let mut events = Events::open(&self.stores, self.source, shard, state.last_seq, through).await?;
+        if ways.is_empty() {
+            return Ok(());
+        }
+        let mut fold = Fold::new(Arc::clone(&self.stores.usage), self.plan.clone(), parts);
+        let mut events = Events::open(&self.stores, self.source, ways).await?;
         let mut page = events.page().await?;
         while !page.is_empty() {
             // The next page is fetched while this one is added up.
-            let (next, added) = tokio::join!(events.page(), fold.add(&self.stores, &page));
+            let (next, added) = tokio::join!(events.page(), fold.add(&page));
             added?;
             self.read.fetch_add(i64::try_from(page.len()).unwrap_or(i64::MAX), Ordering::Relaxed);
             self.covered.fetch_add(fold.take_covered(), Ordering::Relaxed);
             page = next?;
         }
-        fold.flush(&self.stores).await?;
-        self.reached().insert(shard, fold.state());
-        Ok(fold.state())
+        fold.flush().await?;
+        let mut reached = self.reached();
+        fold.states().for_each(|(shard, state)| reached.entry(shard).or_default().state = state);
+        events.next_offsets().for_each(|(shard, offset)| reached.entry(shard).or_default().next_offset = Some(offset));
+        Ok(())
     }
 
-    fn reached(&self) -> MutexGuard<'_, BTreeMap<Shard, ShardState>> {
+    /// Where this attempt is in a shard.
+    pub fn state_of(&self, shard: Shard) -> ShardState {
+        self.reached().get(&shard).map_or_else(ShardState::default, |reached| reached.state)
+    }
+
+    fn reached(&self) -> MutexGuard<'_, BTreeMap<Shard, Reached>> {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

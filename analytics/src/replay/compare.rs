@@ -104,9 +104,9 @@ async fn shards(build: &mut Build<'_>, live: Generation) -> Result<(Found, BTree
     let mut found = Found::default();
     let mut states = BTreeMap::new();
     let live = states_of(&builder.stores, live).await?;
+    build.advance(&live).await?;
     for (shard, of_live) in live.into_iter().filter(|(shard, _)| builder.reads(*shard)) {
-        let replayed = builder.advance(shard, of_live.last_seq).await?;
-        build.report().await?;
+        let replayed = builder.state_of(shard);
         states.insert(shard, replayed);
         if replayed.last_seq == of_live.last_seq && replayed.digest == of_live.digest {
             continue;

@@ -1,25 +1,43 @@
-//! The totals of one shard in memory, on their way into the new generation.
+//! The totals of some shards in memory, on their way into the new generation.
 
-use super::{Stores, desk::Halt};
+use super::desk::Halt;
 use domain::{
     event::UsageEvent,
     generation::{Generation, ShardState},
     ids::Shard,
     replay::Coverage,
-    rollup::{self, CellKey, CellValue},
+    rollup::{self, CellKey, CellValue, Counted},
 };
-use ports::usage_store::Flush;
-use std::collections::{HashMap, HashSet};
-use tokio::task::yield_now;
+use ports::usage_store::{Flush, UsageStore};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+use tokio::task::{JoinSet, yield_now};
 
-/// Fewer and larger writes: each total is written once for all that came since the last one.
-const EVENTS_PER_FLUSH: usize = 40_000;
+#[cfg(test)]
+mod tests;
+
 /// Events that are added before others get their turn.
 const EVENTS_PER_TURN: usize = 128;
-/// A write is also this large at most, so that memory stays bounded where each event has totals of its own.
-const CELLS_PER_FLUSH: usize = 100_000;
-/// About 400 bytes each.
-const CELLS_KEPT: usize = 200_000;
+
+/// How much is gathered and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Nobody waits for a total of a replay, so each is written once for all that came since the last time. What a worker that dies has
+    /// not written is read again: some seconds of work.
+    pub events_per_flush: usize,
+    /// A write is also this large at most, so that memory stays bounded where each event has totals of its own.
+    pub cells_per_flush: usize,
+    /// About 500 bytes each, with what finds them. Looked at between two flushes.
+    pub cells_kept: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { events_per_flush: 500_000, cells_per_flush: 100_000, cells_kept: 400_000 }
+    }
+}
 
 /// What a fold builds, the same for all shards.
 #[derive(Clone)]
@@ -28,38 +46,53 @@ pub struct Plan {
     pub coverage: Coverage,
     /// Builds nothing and only sums the digests.
     pub dry_run: bool,
+    pub bounds: Bounds,
+}
+
+/// One of the shards.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub state: ShardState,
+    /// Up to here totals outside the coverage hold their events already: they were copied.
+    pub copied_through: i64,
+    /// Nothing of the covered totals can be in the store yet.
+    pub fresh: bool,
 }
 
 pub struct Fold {
+    usage: Arc<dyn UsageStore>,
     plan: Plan,
-    shard: Shard,
-    state: ShardState,
-    /// Up to here totals outside the coverage hold their events already: they were copied.
-    copied_through: i64,
-    /// Nothing of the covered totals can be in the store yet.
-    fresh: bool,
-    cells: HashMap<CellKey, Cell>,
+    parts: BTreeMap<Shard, Part>,
+    cells: Vec<Cell>,
+    /// Where in `cells` a total is.
+    places: HashMap<CellKey, usize>,
+    /// Where the totals are that such events change.
+    counted: HashMap<Counted, Arc<[usize]>>,
     /// Changed since the last flush.
-    dirty: Vec<CellKey>,
+    dirty: Vec<usize>,
     since_flush: usize,
     covered: i64,
+    /// One write at a time, beside which the next events are added. Dropped with the fold, it ends.
+    writing: JoinSet<ports::Result<()>>,
 }
 
-#[derive(Default)]
 struct Cell {
+    key: CellKey,
     value: CellValue,
+    is_covered: bool,
     /// Among the dirty ones.
     dirty: bool,
 }
 
 impl Fold {
-    pub fn new(plan: Plan, shard: Shard, state: ShardState, copied_through: i64, fresh: bool) -> Self {
-        let (cells, dirty) = (HashMap::new(), Vec::new());
-        Self { plan, shard, state, copied_through, fresh, cells, dirty, since_flush: 0, covered: 0 }
+    pub fn new(usage: Arc<dyn UsageStore>, plan: Plan, parts: BTreeMap<Shard, Part>) -> Self {
+        let (cells, places, counted, dirty) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        Self { usage, plan, parts, cells, places, counted, dirty, since_flush: 0, covered: 0, writing: JoinSet::new() }
     }
 
-    pub const fn state(&self) -> ShardState {
-        self.state
+    /// Where each shard is.
+    pub fn states(&self) -> impl Iterator<Item = (Shard, ShardState)> {
+        self.parts.iter().map(|(shard, part)| (*shard, part.state))
     }
 
     /// Events in the coverage since the last time.
@@ -67,13 +100,12 @@ impl Fold {
         std::mem::take(&mut self.covered)
     }
 
-    /// Adds events in the order of their numbers.
-    pub async fn add(&mut self, stores: &Stores, events: &[UsageEvent]) -> Result<(), Halt> {
+    /// Adds events of these shards, of each in the order of their numbers.
+    pub async fn add(&mut self, events: &[UsageEvent]) -> Result<(), Halt> {
         if !self.plan.dry_run {
-            let keys: Vec<Vec<CellKey>> = events.iter().map(|event| self.cells_of(event)).collect();
-            self.learn(stores, keys.iter().flatten()).await?;
-            for (index, (event, keys)) in events.iter().zip(keys).enumerate() {
-                self.apply(event, keys);
+            let changed = self.learn(events).await?;
+            for (index, (event, places)) in events.iter().zip(changed).enumerate() {
+                self.apply(event, &places);
                 if index % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
                     yield_now().await;
                 }
@@ -81,62 +113,117 @@ impl Fold {
         }
         for event in events {
             self.covered += i64::from(self.plan.coverage.holds_event(event));
-            let digest = self.state.digest.wrapping_add(rollup::digest(event));
-            self.state = ShardState { last_seq: event.seq, digest, recorded_at_ms: event.recorded_at.timestamp_millis() };
+            let Some(part) = self.parts.get_mut(&event.shard()) else { continue };
+            let digest = part.state.digest.wrapping_add(rollup::digest(event));
+            part.state = ShardState { last_seq: event.seq, digest, recorded_at_ms: event.recorded_at.timestamp_millis() };
         }
         self.since_flush += events.len();
-        let is_full = self.since_flush >= EVENTS_PER_FLUSH || self.dirty.len() >= CELLS_PER_FLUSH;
-        if is_full { self.flush(stores).await } else { Ok(()) }
+        let is_full = self.since_flush >= self.plan.bounds.events_per_flush || self.dirty.len() >= self.plan.bounds.cells_per_flush;
+        if is_full { self.begin_flush().await } else { Ok(()) }
     }
 
-    /// Those that do not hold it by having been copied.
-    fn cells_of(&self, event: &UsageEvent) -> Vec<CellKey> {
-        let mut cells = rollup::cells(event);
-        if event.seq <= self.copied_through {
-            cells.retain(|cell| self.plan.coverage.holds_cell(cell));
+    /// Which totals each event changes, all of them in memory.
+    async fn learn(&mut self, events: &[UsageEvent]) -> Result<Vec<Arc<[usize]>>, Halt> {
+        let mut stored: Vec<usize> = Vec::new();
+        let mut changed = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(counted) = Counted::of(event) else {
+                changed.push(Arc::from([]));
+                continue;
+            };
+            if let Some(places) = self.counted.get(&counted) {
+                changed.push(Arc::clone(places));
+                continue;
+            }
+            let fresh = self.parts.get(&event.shard()).is_some_and(|part| part.fresh);
+            let places: Arc<[usize]> = counted.cells().into_iter().map(|key| self.place_of(key, fresh, &mut stored)).collect();
+            self.counted.insert(counted, Arc::clone(&places));
+            changed.push(places);
         }
-        cells
+        if !stored.is_empty() {
+            let keys: Vec<CellKey> = stored.iter().filter_map(|place| Some(self.cells.get(*place)?.key.clone())).collect();
+            let values = self.usage.load_cells(self.plan.generation, &keys).await?;
+            for (place, value) in stored.into_iter().zip(values) {
+                if let Some(cell) = self.cells.get_mut(place) {
+                    cell.value = value;
+                }
+            }
+        }
+        Ok(changed)
     }
 
-    async fn learn(&mut self, stores: &Stores, keys: impl Iterator<Item = &CellKey>) -> Result<(), Halt> {
-        let unknown: HashSet<&CellKey> = keys.filter(|key| !self.cells.contains_key(*key)).collect();
-        let is_new = |key: &CellKey| self.fresh && self.plan.coverage.holds_cell(key);
-        let (new, stored): (Vec<CellKey>, Vec<CellKey>) = unknown.into_iter().cloned().partition(is_new);
-        let values = if stored.is_empty() { Vec::new() } else { stores.usage.load_cells(self.plan.generation, &stored).await? };
-        self.cells.extend(new.into_iter().map(|key| (key, Cell::default())));
-        self.cells.extend(stored.into_iter().zip(values).map(|(key, value)| (key, Cell { value, dirty: false })));
-        Ok(())
+    /// A total that is new here joins `stored` if the store may have it.
+    fn place_of(&mut self, key: CellKey, fresh: bool, stored: &mut Vec<usize>) -> usize {
+        if let Some(place) = self.places.get(&key) {
+            return *place;
+        }
+        let (place, is_covered) = (self.cells.len(), self.plan.coverage.holds_cell(&key));
+        if !(fresh && is_covered) {
+            stored.push(place);
+        }
+        self.places.insert(key.clone(), place);
+        self.cells.push(Cell { key, value: CellValue::default(), is_covered, dirty: false });
+        place
     }
 
     /// A total may be ahead of the shard (it was copied, or its flush died before the state): then it holds the event already.
-    fn apply(&mut self, event: &UsageEvent, keys: Vec<CellKey>) {
-        for key in keys {
-            let Some(cell) = self.cells.get_mut(&key).filter(|cell| cell.value.last_seq < event.seq) else { continue };
+    fn apply(&mut self, event: &UsageEvent, places: &[usize]) {
+        let copied = self.parts.get(&event.shard()).is_some_and(|part| event.seq <= part.copied_through);
+        for place in places {
+            let Some(cell) = self.cells.get_mut(*place) else { continue };
+            if cell.value.last_seq >= event.seq || (copied && !cell.is_covered) {
+                continue;
+            }
             cell.value.apply(event);
             if !std::mem::replace(&mut cell.dirty, true) {
-                self.dirty.push(key);
+                self.dirty.push(*place);
             }
         }
     }
 
     /// Everything so far is durable when it returns.
-    pub async fn flush(&mut self, stores: &Stores) -> Result<(), Halt> {
+    pub async fn flush(&mut self) -> Result<(), Halt> {
+        self.begin_flush().await?;
+        self.end_flush().await
+    }
+
+    async fn begin_flush(&mut self) -> Result<(), Halt> {
         if self.since_flush == 0 || self.plan.dry_run {
             return Ok(());
         }
-        let mut cells = Vec::with_capacity(self.dirty.len());
-        for key in self.dirty.drain(..) {
-            if let Some(cell) = self.cells.get_mut(&key) {
+        // In order: a shard's state must not be stored before the totals of an earlier write.
+        self.end_flush().await?;
+        let mut by_shard: BTreeMap<Shard, Vec<(CellKey, CellValue)>> = BTreeMap::new();
+        for place in self.dirty.drain(..) {
+            if let Some(cell) = self.cells.get_mut(place) {
                 cell.dirty = false;
-                cells.push((key, cell.value));
+                by_shard.entry(cell.key.shard).or_default().push((cell.key.clone(), cell.value));
             }
         }
-        let flush = Flush { shard: self.shard, raw: Vec::new(), cells, state: self.state };
-        stores.usage.write(self.plan.generation, &[flush]).await?;
+        let of_shard = |(shard, state): (Shard, ShardState)| Flush {
+            shard,
+            raw: Vec::new(),
+            cells: by_shard.remove(&shard).unwrap_or_default(),
+            state,
+        };
+        let flushes: Vec<Flush> = self.states().filter(|(_, state)| state.last_seq > 0).map(of_shard).collect();
+        let (usage, generation) = (Arc::clone(&self.usage), self.plan.generation);
+        self.writing.spawn(async move { usage.write(generation, &flushes).await });
         self.since_flush = 0;
-        if self.cells.len() > CELLS_KEPT {
+        if self.cells.len().max(self.counted.len()) > self.plan.bounds.cells_kept {
+            // What is forgotten is loaded again, so it must be there.
+            self.end_flush().await?;
             self.cells.clear();
-            self.fresh = false;
+            self.places.clear();
+            self.counted.clear();
+            self.parts.values_mut().for_each(|part| part.fresh = false);
+        }
+        Ok(())
+    }
+
+    async fn end_flush(&mut self) -> Result<(), Halt> {
+        while let Some(written) = self.writing.join_next().await {
+            written.map_err(|panicked| Halt::Failed(format!("a defect: {panicked}")))??;
         }
         Ok(())
     }

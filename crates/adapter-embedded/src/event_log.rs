@@ -15,11 +15,11 @@ use domain::ids::Shard;
 pub(crate) use groups::ReaderGroups;
 use ports::{
     Result,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord, Start},
     outbox::{Outbox, OutboxRow},
 };
 use serde::Serialize;
-use std::future;
+use std::{collections::BTreeMap, future};
 
 /// Records of one page of a scan.
 const SCAN_PAGE: i64 = 1_024;
@@ -34,8 +34,8 @@ impl EventLog for Embedded {
         Ok(Box::new(reader::Reader::join(self.clone(), group)))
     }
 
-    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
-        Ok(Box::new(shard_reader::ShardReader::new(self.clone(), shard, after)))
+    async fn shard_reader(&self, starts: &[Start]) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(shard_reader::ShardReader::new(self.clone(), starts)))
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
@@ -92,6 +92,24 @@ impl EventLog for Embedded {
 }
 
 impl Embedded {
+    /// What is published and not yet read, at most so many records, divided among the shards that have news.
+    async fn news(&self, positions: &BTreeMap<Shard, i64>, limit: i64) -> Result<Vec<Range>> {
+        let heads = self.heads().await?;
+        let mut news: Vec<Range> = Vec::new();
+        for head in heads {
+            let next = positions.get(&head.shard).copied();
+            if let Some(next) = next.filter(|next| *next <= head.published_through) {
+                news.push(Range::of(head.shard, next, head.published_through));
+            }
+        }
+        let shards = i64::try_from(news.len()).unwrap_or(limit).max(1);
+        let share = (limit / shards).max(1);
+        for range in &mut news {
+            range.last = range.last.min(range.first + share - 1);
+        }
+        Ok(news)
+    }
+
     /// The records of some ranges, in order within each; numbers without gaps make a range of numbers a limit as well.
     async fn records(&self, ranges: &[Range]) -> Result<Vec<LogRecord>> {
         let query = sqlx::query_as::<_, RecordRow>(include_str!("../sql/read_log.sql")).bind(to_json(&ranges)?);

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use domain::ids::{SHARDS, Shard};
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord, Start},
     outbox::OutboxRow,
 };
 use rdkafka::{
@@ -96,9 +96,14 @@ impl EventLog for KafkaEventLog {
         Ok(Box::new(Reader::subscribe(&self.kafka, group)?))
     }
 
-    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
-        let start = if after > 0 { self.find(shard, after + 1).await? } else { None };
-        Ok(Box::new(Reader::of_shard(&self.kafka, shard, start)?))
+    async fn shard_reader(&self, starts: &[Start]) -> Result<Box<dyn LogReader>> {
+        let unknown = starts.iter().filter(|start| start.offset.is_none() && start.after > 0);
+        let unknown: Vec<(Shard, i64)> = unknown.map(|start| (start.shard, start.after + 1)).collect();
+        let kafka = self.kafka.clone();
+        let found = blocking(move || find::offsets_of(&kafka, &unknown)).await?;
+        let offset = |start: &Start| start.offset.or_else(|| found.get(&start.shard).copied());
+        let starts: Vec<(Shard, Option<i64>)> = starts.iter().map(|start| (start.shard, offset(start))).collect();
+        Ok(Box::new(Reader::of_shards(&self.kafka, &starts)?))
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
@@ -107,7 +112,7 @@ impl EventLog for KafkaEventLog {
 
     async fn find(&self, shard: Shard, seq: i64) -> Result<Option<i64>> {
         let kafka = self.kafka.clone();
-        blocking(move || find::offset_of(&kafka, shard, seq)).await
+        Ok(blocking(move || find::offsets_of(&kafka, &[(shard, seq)])).await?.remove(&shard))
     }
 
     async fn bury(&self, letters: &[DeadLetter]) -> Result<()> {

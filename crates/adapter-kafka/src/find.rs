@@ -1,4 +1,4 @@
-//! Finding one record by the number of its event.
+//! Finding records by the numbers of their events.
 
 use crate::{
     client::{Kafka, Quiet, because, unavailable},
@@ -12,24 +12,38 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
 };
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Records that are looked at. Numbers rise by one from record to record, so two suffice where nothing was sent twice.
 const PROBES: usize = 100;
 
-/// Blocks. An offset of the record; `None` where it is not in the topic.
-pub(crate) fn offset_of(kafka: &Kafka, shard: Shard, seq: i64) -> Result<Option<i64>> {
-    let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&scan::config(kafka), Quiet).map_err(unavailable)?;
-    let (topic, partition) = (kafka.topics.usage(), partition_of(shard));
-    let (mut from, mut to) = scan::watermarks(&consumer, topic, partition, REQUEST_TIMEOUT)?;
+/// Blocks. Of each shard an offset of the record, where it is in the topic.
+pub(crate) fn offsets_of(kafka: &Kafka, numbers: &[(Shard, i64)]) -> Result<HashMap<Shard, i64>> {
+    let mut offsets = HashMap::new();
+    if numbers.is_empty() {
+        return Ok(offsets);
+    }
+    let mut config = scan::config(kafka);
+    // The next partition's turn comes when the broker has answered for the one before, at whose end it would wait for news.
+    config.set("fetch.wait.max.ms", "10");
+    let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(unavailable)?;
+    for (shard, seq) in numbers {
+        offsets.extend(offset_of(&consumer, kafka.topics.usage(), *shard, *seq)?.map(|offset| (*shard, offset)));
+    }
+    Ok(offsets)
+}
+
+fn offset_of(consumer: &BaseConsumer<Quiet>, topic: &str, shard: Shard, seq: i64) -> Result<Option<i64>> {
+    let partition = partition_of(shard);
+    let (mut from, mut to) = scan::watermarks(consumer, topic, partition, REQUEST_TIMEOUT)?;
     let mut at = from;
     for _ in 0..PROBES {
         if from >= to {
             return Ok(None);
         }
-        let record = record_at(&consumer, topic, partition, at)?;
+        let record = record_at(consumer, topic, partition, at)?;
         at = record.offset;
         // A record without a number is foreign, and before everything that is looked for.
         let found = record.seq.unwrap_or(seq - 1);

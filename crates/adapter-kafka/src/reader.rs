@@ -1,4 +1,4 @@
-//! A consumer in a group, or of one partition for itself. Offsets are committed only by the caller, after its work is durable.
+//! A consumer in a group, or of some partitions for itself. Offsets are committed only by the caller, after its work is durable.
 
 use crate::{
     client::{Kafka, log_error, unavailable},
@@ -58,15 +58,17 @@ impl Reader {
         Ok(Self { consumer: Some(Arc::new(consumer)), topic, polling: None })
     }
 
-    /// From the offset on, or from the beginning of what the topic keeps.
-    pub(crate) fn of_shard(kafka: &Kafka, shard: Shard, start: Option<i64>) -> Result<Self> {
+    /// Each from its offset on, or from the beginning of what the topic keeps.
+    pub(crate) fn of_shards(kafka: &Kafka, starts: &[(Shard, Option<i64>)]) -> Result<Self> {
         // The library wants a name although nothing joins a group.
         let consumer = BaseConsumer::from_config_and_context(&config(kafka, "replay"), Assignment::default()).map_err(unavailable)?;
         let topic = kafka.topics.usage().to_owned();
-        let mut place = TopicPartitionList::new();
-        let start = start.map_or(Offset::Beginning, Offset::Offset);
-        place.add_partition_offset(&topic, partition_of(shard), start).map_err(unavailable)?;
-        consumer.assign(&place).map_err(unavailable)?;
+        let mut places = TopicPartitionList::new();
+        for (shard, start) in starts {
+            let start = start.map_or(Offset::Beginning, Offset::Offset);
+            places.add_partition_offset(&topic, partition_of(*shard), start).map_err(unavailable)?;
+        }
+        consumer.assign(&places).map_err(unavailable)?;
         Ok(Self { consumer: Some(Arc::new(consumer)), topic, polling: None })
     }
 }

@@ -7,7 +7,7 @@ use crate::{AuditError, Reading, Stores};
 use chrono::{DateTime, Utc};
 use domain::ids::Shard;
 use ports::{
-    event_log::{LogEvent, LogRecord},
+    event_log::{LogEvent, LogRecord, Start},
     outbox::OutboxRow,
 };
 use std::time::Duration;
@@ -79,7 +79,8 @@ async fn lost_of(stores: &Stores, shard: Shard, last_seq: i64, applied: Option<i
     let known = stores.outbox.read(shard, last_seq - 1, 1).await.reading("the outbox")?;
     let known = known.into_iter().find(|row| row.seq == last_seq);
     // From the last number that both have, to see that they mean the same event by it.
-    let mut reader = stores.event_log.shard_reader(shard, last_seq - 1).await.reading("the log")?;
+    let start = Start { shard, after: last_seq - 1, offset: None };
+    let mut reader = stores.event_log.shard_reader(&[start]).await.reading("the log")?;
     let mut lost = Lost { shard, rows: Vec::new(), hindrance: None };
     let mut silences = 0;
     while silences < SILENCES && stores.event_log.find(shard, lost.last_or(last_seq) + 1).await.reading("the log")?.is_some() {

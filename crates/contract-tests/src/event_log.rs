@@ -3,7 +3,7 @@
 use crate::customers::*;
 use domain::{ids::Shard, trace_parent::TraceParent};
 use ports::{
-    event_log::{DeadLetter, EventLog, LetterAct, LetterActKind, LogEvent, LogReader, LogRecord},
+    event_log::{DeadLetter, EventLog, LetterAct, LetterActKind, LogEvent, LogReader, LogRecord, Start},
     ledger::{Ledger, LedgerRequest},
     outbox::Outbox,
 };
@@ -193,12 +193,12 @@ pub async fn a_reader_of_one_shard_begins_where_it_is_told_and_goes_on_with_what
     }
     let shard = customers[1].shard();
     for (after, expected) in [(0, 1..=20), (12, 13..=20), (19, 20..=20)] {
-        let mut reader = stores.log.shard_reader(shard, after).await.unwrap();
+        let mut reader = stores.log.shard_reader(&[Start { shard, after, offset: None }]).await.unwrap();
         let records = read(&mut *reader, usize::try_from(20 - after).unwrap()).await;
         assert_eq!(numbers_by_shard(&records), BTreeMap::from([(shard, expected.collect::<Vec<_>>())]), "after {after}");
         reader.commit(&[(shard, 5)]).await.unwrap();
     }
-    let mut reader = stores.log.shard_reader(shard, 20).await.unwrap();
+    let mut reader = stores.log.shard_reader(&[Start { shard, after: 20, offset: None }]).await.unwrap();
     stores.publish(&customers[1], 3, None).await;
     let mut newest = 0;
     // Of an end that is not there yet, a reader may bring what is before it.
@@ -206,6 +206,25 @@ pub async fn a_reader_of_one_shard_begins_where_it_is_told_and_goes_on_with_what
         newest = read(&mut *reader, 1).await.last().unwrap().seq.unwrap();
     }
     assert_eq!(newest, 23);
+}
+
+pub async fn a_reader_of_some_shards_begins_in_each_where_it_is_told_by_number_or_offset(stores: &Stores<'_>) {
+    let customers = three_customers();
+    for customer in &customers {
+        stores.publish(customer, 20, None).await;
+    }
+    let [first, second, third] = customers.each_ref().map(Customer::shard);
+    let starts = [(first, 0), (second, 12)].map(|(shard, after)| Start { shard, after, offset: None });
+    let mut reader = stores.log.shard_reader(&starts).await.unwrap();
+    let records = read(&mut *reader, 28).await;
+    assert_eq!(numbers_by_shard(&records), BTreeMap::from([(first, (1..=20).collect()), (second, (13..=20).collect())]));
+    let offset_of = |shard, seq| records.iter().find(|record| record.shard == shard && record.seq == Some(seq)).map(|record| record.offset);
+    let known = [(first, 6), (second, 17)].map(|(shard, seq)| Start { shard, after: seq - 1, offset: offset_of(shard, seq) });
+    let [by_offset, also] = known;
+    let mut reader = stores.log.shard_reader(&[by_offset, also, Start { shard: third, after: 19, offset: None }]).await.unwrap();
+    let records = read(&mut *reader, 20).await;
+    let expected = BTreeMap::from([(first, (6..=20).collect()), (second, (17..=20).collect()), (third, vec![20])]);
+    assert_eq!(numbers_by_shard(&records), expected);
 }
 
 pub async fn what_is_done_about_a_letter_stays_with_it(stores: &Stores<'_>) {

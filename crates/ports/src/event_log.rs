@@ -26,6 +26,16 @@ pub struct LogRecord {
     pub timestamp_ms: Option<i64>,
 }
 
+/// Where a reader of some shards begins in one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub shard: Shard,
+    /// Number of the event before the first that is wanted, 0 for the beginning.
+    pub after: i64,
+    /// An offset that the wanted events do not stand before, where the caller knows one: it is not searched for then.
+    pub offset: Option<i64>,
+}
+
 /// What a poll brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEvent {
@@ -101,8 +111,8 @@ pub trait EventLog: Send + Sync {
     /// A reader in a consumer group: shards are divided among its readers.
     async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>>;
 
-    /// A reader of one shard for itself, in no group: begins at the event after this number, or earlier. What it commits is nowhere kept.
-    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>>;
+    /// A reader of these shards for itself, in no group: begins in each where it is told, or earlier. What it commits is nowhere kept.
+    async fn shard_reader(&self, starts: &[Start]) -> Result<Box<dyn LogReader>>;
 
     /// Everything in the log from its beginning to its present end, shard by shard, for the audit.
     /// Calls `visit` with records in order within each shard.

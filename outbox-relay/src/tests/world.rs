@@ -5,7 +5,7 @@ use chrono::DateTime;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord, Start},
     outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -310,7 +310,7 @@ impl EventLog for Handle {
         Err(away())
     }
 
-    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn LogReader>> {
+    async fn shard_reader(&self, _: &[Start]) -> Result<Box<dyn LogReader>> {
         Err(away())
     }
 

@@ -1,9 +1,6 @@
 //! One reader of a group: its shards, its positions, its committed offsets.
 
-use super::{
-    Range,
-    groups::{ReaderId, SharedGroup},
-};
+use super::groups::{ReaderId, SharedGroup};
 use crate::{
     Embedded,
     columns::{shard, to_json},
@@ -14,7 +11,6 @@ use domain::ids::Shard;
 use ports::{
     Result,
     event_log::{LogEvent, LogReader},
-    outbox::Outbox,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
@@ -23,7 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Most records of one poll, divided among the shards that have news.
+/// Most records of one poll.
 const POLL_RECORDS: i64 = 1_024;
 
 pub(super) struct Reader {
@@ -73,24 +69,6 @@ impl Reader {
         let rows = query.fetch_all(self.embedded.inner.main.readers()).await.map_err(failed)?;
         rows.into_iter().map(|(index, offset)| Ok((shard(index)?, offset))).collect()
     }
-
-    /// The ranges that are published and not yet read.
-    async fn news(&self) -> Result<Vec<Range>> {
-        let heads = self.embedded.heads().await?;
-        let mut news: Vec<Range> = Vec::new();
-        for head in heads {
-            let next = self.positions.get(&head.shard).copied();
-            if let Some(next) = next.filter(|next| *next <= head.published_through) {
-                news.push(Range::of(head.shard, next, head.published_through));
-            }
-        }
-        let shards = i64::try_from(news.len()).unwrap_or(POLL_RECORDS).max(1);
-        let share = (POLL_RECORDS / shards).max(1);
-        for range in &mut news {
-            range.last = range.last.min(range.first + share - 1);
-        }
-        Ok(news)
-    }
 }
 
 #[async_trait]
@@ -102,7 +80,7 @@ impl LogReader for Reader {
             if let Some(shards) = self.rebalance().await? {
                 return Ok(LogEvent::Assigned(shards));
             }
-            let news = self.news().await?;
+            let news = self.embedded.news(&self.positions, POLL_RECORDS).await?;
             if !news.is_empty() {
                 let records = self.embedded.records(&news).await?;
                 for range in &news {

@@ -1,33 +1,33 @@
-//! A reader of one shard for itself.
+//! A reader of some shards for itself.
 
-use super::Range;
-use crate::Embedded;
+use crate::{Embedded, columns::shard};
 use async_trait::async_trait;
 use domain::ids::Shard;
 use ports::{
     Result,
-    event_log::{LogEvent, LogReader},
-    outbox::Outbox,
+    event_log::{LogEvent, LogReader, Start},
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 
+/// Most records of one poll.
 const POLL_RECORDS: i64 = 2_048;
 
 pub(super) struct ShardReader {
     embedded: Embedded,
-    shard: Shard,
-    next: i64,
+    /// The next number of each shard, which is its offset.
+    next: BTreeMap<Shard, i64>,
     changed: watch::Receiver<()>,
 }
 
 impl ShardReader {
-    pub(super) fn new(embedded: Embedded, shard: Shard, after: i64) -> Self {
+    pub(super) fn new(embedded: Embedded, starts: &[Start]) -> Self {
         let changed = embedded.inner.log_changed.subscribe();
-        Self { embedded, shard, next: after + 1, changed }
+        let next = starts.iter().map(|start| (start.shard, start.offset.unwrap_or(start.after + 1))).collect();
+        Self { embedded, next, changed }
     }
 }
 
@@ -37,12 +37,12 @@ impl LogReader for ShardReader {
         let deadline = Instant::now() + timeout;
         loop {
             self.changed.mark_unchanged();
-            let head = self.embedded.heads().await?.into_iter().find(|head| head.shard == self.shard);
-            let published_through = head.map_or(0, |head| head.published_through);
-            if self.next <= published_through {
-                let last = published_through.min(self.next + POLL_RECORDS - 1);
-                let records = self.embedded.records(&[Range::of(self.shard, self.next, last)]).await?;
-                self.next = last + 1;
+            let news = self.embedded.news(&self.next, POLL_RECORDS).await?;
+            if !news.is_empty() {
+                let records = self.embedded.records(&news).await?;
+                for range in &news {
+                    self.next.insert(shard(range.shard.into())?, range.last + 1);
+                }
                 return Ok(LogEvent::Records(records));
             }
             if timeout_at(deadline, self.changed.changed()).await.is_err() {

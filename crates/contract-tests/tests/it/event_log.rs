@@ -34,6 +34,7 @@ on_each_adapter!(
     a_record_is_found_by_its_number,
     a_letter_is_kept_once_however_often_it_is_buried,
     a_reader_of_one_shard_begins_where_it_is_told_and_goes_on_with_what_comes,
+    a_reader_of_some_shards_begins_in_each_where_it_is_told_by_number_or_offset,
     what_is_done_about_a_letter_stays_with_it,
     a_redriven_event_is_in_the_log_under_its_own_number,
 );

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use domain::ids::Shard;
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogEvent, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogEvent, LogReader, LogRecord, Start},
     outbox::OutboxRow,
 };
 use std::{
@@ -131,10 +131,11 @@ impl EventLog for LogLink {
         Ok(Box::new(Reader { log: Arc::clone(&self.log), link: self.link.clone(), place }))
     }
 
-    async fn shard_reader(&self, shard: Shard, after: i64) -> Result<Box<dyn LogReader>> {
+    async fn shard_reader(&self, starts: &[Start]) -> Result<Box<dyn LogReader>> {
         self.link.life.runs().await;
-        let next = if after > 0 { self.log.find(shard, after + 1).unwrap_or(0) } else { 0 };
-        Ok(Box::new(ShardReader { log: Arc::clone(&self.log), link: self.link.clone(), shard, next }))
+        let search = |start: &Start| if start.after > 0 { self.log.find(start.shard, start.after + 1).unwrap_or(0) } else { 0 };
+        let next = starts.iter().map(|start| (start.shard, start.offset.unwrap_or_else(|| search(start)))).collect();
+        Ok(Box::new(ShardReader { log: Arc::clone(&self.log), link: self.link.clone(), next }))
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {
@@ -225,8 +226,8 @@ impl LogReader for Reader {
 struct ShardReader {
     log: Arc<Log>,
     link: Link,
-    shard: Shard,
-    next: i64,
+    /// The next offset of each shard.
+    next: BTreeMap<Shard, i64>,
 }
 
 #[async_trait]
@@ -234,10 +235,14 @@ impl LogReader for ShardReader {
     async fn poll(&mut self, timeout: Duration) -> Result<LogEvent> {
         for waits in [true, false] {
             self.link.life.runs().await;
-            let (records, next) = self.log.of_shard(self.shard, self.next);
+            let mut records = Vec::new();
+            for (shard, next) in &mut self.next {
+                let (of_shard, behind) = self.log.of_shard(*shard, *next);
+                *next = behind;
+                records.extend(of_shard);
+            }
             if !records.is_empty() {
                 self.link.network.tick();
-                self.next = next;
                 return Ok(LogEvent::Records(records));
             }
             if waits {

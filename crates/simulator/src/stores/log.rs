@@ -215,7 +215,7 @@ impl ports::event_log::EventLog for Log {
         Err(ports::StoreError::corrupt("memory", "only processes read the log in groups"))
     }
 
-    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn ports::event_log::LogReader>> {
+    async fn shard_reader(&self, _: &[ports::event_log::Start]) -> Result<Box<dyn ports::event_log::LogReader>> {
         Err(ports::StoreError::corrupt("memory", "only processes read the log shard by shard"))
     }
 

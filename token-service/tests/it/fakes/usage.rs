@@ -10,7 +10,7 @@ use domain::{
 };
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord, Start},
     outbox::OutboxRow,
     usage_store::{Flush, Generation, RawScope, ShardState, UsageStore},
 };
@@ -33,7 +33,7 @@ impl EventLog for Downstream {
     async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
         unimplemented!("nobody reads the log here")
     }
-    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn LogReader>> {
+    async fn shard_reader(&self, _: &[Start]) -> Result<Box<dyn LogReader>> {
         unimplemented!("nobody reads the log here")
     }
     async fn scan(&self, _: &mut (dyn FnMut(LogRecord) + Send)) -> Result<()> {

@@ -14,7 +14,7 @@ use domain::{
 };
 use ports::{
     Result, StoreError,
-    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord},
+    event_log::{Acknowledgement, DeadLetter, EventLog, KeptLetter, LetterAct, LogReader, LogRecord, Start},
     ledger::{
         ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
         StoredEvent, Sweeper,
@@ -152,7 +152,7 @@ impl EventLog for World {
     async fn reader(&self, _: &str) -> Result<Box<dyn LogReader>> {
         unimplemented!("the audit joins no group")
     }
-    async fn shard_reader(&self, _: Shard, _: i64) -> Result<Box<dyn LogReader>> {
+    async fn shard_reader(&self, _: &[Start]) -> Result<Box<dyn LogReader>> {
         unimplemented!("the audit reads everything")
     }
     async fn find(&self, _: Shard, _: i64) -> Result<Option<i64>> {
