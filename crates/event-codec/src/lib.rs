@@ -1,5 +1,6 @@
 //! Events as bytes: Avro by the schemas in `schemas/`, in Confluent framing. Encoded once, where an event is written.
 
+mod fields;
 mod header;
 mod wire;
 
@@ -29,7 +30,7 @@ pub enum DecodeError {
     NotFramed,
     #[error("schema id {0} is unknown")]
     UnknownSchema(u32),
-    /// Says why in at most 200 printable characters.
+    /// Says which field is how.
     #[error("the record is not Avro of its schema: {0}")]
     NotAvro(String),
     #[error("{0} bytes follow the event")]

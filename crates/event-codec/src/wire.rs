@@ -1,31 +1,25 @@
 //! The record of the schema as a struct, and its way from and to the domain's event. Nothing builds an Avro value tree.
 
-use crate::{DecodeError, EncodeError, USAGE_EVENT_SCHEMA};
-use apache_avro::{Schema, reader::datum::GenericDatumReader, util::max_allocation_bytes, writer::datum::GenericDatumWriter};
+use crate::{DecodeError, EncodeError, USAGE_EVENT_SCHEMA, fields::Fields};
+use apache_avro::{Schema, writer::datum::GenericDatumWriter};
 use chrono::{DateTime, Utc};
 use domain::{
     amount::Tokens,
     charge::Metadata,
     event::{EventType, NewEvent, UsageEvent},
-    ids::{ChargeId, EventId, KeyId, Model, OrgId, Payer, Provider, Shard, UserId},
+    ids::{ChargeId, EventId, KeyId, Model, OrgId, Payer, Provider, UserId},
     money::{Cost, Currency},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{borrow::Cow, sync::LazyLock};
 use uuid::Uuid;
-
-/// The most that one length in a hostile record may make us allocate; the library's default is 512 MiB.
-const MAX_ALLOCATION_BYTES: usize = 8 << 20;
 
 /// A little above the usual event, so that encoding allocates once.
 const USUAL_EVENT_BYTES: usize = 320;
 
 type Shared<T> = LazyLock<Result<T, apache_avro::Error>>;
 
-static SCHEMA: Shared<Schema> = LazyLock::new(|| {
-    max_allocation_bytes(MAX_ALLOCATION_BYTES);
-    Schema::parse_str(USAGE_EVENT_SCHEMA)
-});
+static SCHEMA: Shared<Schema> = LazyLock::new(|| Schema::parse_str(USAGE_EVENT_SCHEMA));
 
 // Ids are texts in the schema: "human readable" selects serde's textual form of a UUID.
 static WRITER: LazyLock<Result<GenericDatumWriter<'static>, String>> = LazyLock::new(|| {
@@ -33,13 +27,8 @@ static WRITER: LazyLock<Result<GenericDatumWriter<'static>, String>> = LazyLock:
     GenericDatumWriter::builder(schema).human_readable(true).build().map_err(|error| error.to_string())
 });
 
-static READER: LazyLock<Result<GenericDatumReader<'static>, String>> = LazyLock::new(|| {
-    let schema = SCHEMA.as_ref().map_err(ToString::to_string)?;
-    GenericDatumReader::builder(schema).human_readable(true).build().map_err(|error| error.to_string())
-});
-
 /// Field for field `weir.v1.UsageEvent`, in the order of the schema: the writer would buffer what comes out of order.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(rename = "UsageEvent", rename_all = "camelCase")]
 struct Wire<'a> {
     event_id: EventId,
@@ -74,19 +63,52 @@ pub(crate) fn encode(event: &UsageEvent) -> Result<Vec<u8>, EncodeError> {
     Ok(payload)
 }
 
+/// By hand: every event is decoded by each of its readers, and all that is wanted of a record is what this schema says.
 pub(crate) fn decode(payload: &[u8]) -> Result<UsageEvent, DecodeError> {
-    let reader = READER.as_ref().map_err(|reason| DecodeError::NotAvro(reason.clone()))?;
-    let mut rest = payload;
-    let wire: Wire<'static> = reader.read_deser(&mut rest).map_err(|error| DecodeError::NotAvro(printable(&error.to_string())))?;
-    if !rest.is_empty() {
-        return Err(DecodeError::TrailingBytes(rest.len()));
+    let mut fields = Fields(payload);
+    let id = EventId(fields.id("eventId")?);
+    let kind = fields.kind()?;
+    let shard = fields.int("shard")?;
+    let seq = fields.long("seq")?;
+    let epoch = fields.int("epoch")?;
+    let (occurred_at, recorded_at) = (fields.long("occurredAt")?, fields.long("recordedAt")?);
+    let tenant = fields.id("tenant")?;
+    let org_id = fields.optional("orgId", Fields::id)?;
+    let user_id = fields.text("userId")?;
+    let key_id = fields.optional("keyId", Fields::id)?.map(KeyId);
+    let provider = fields.text("provider")?;
+    let model = fields.optional("model", Fields::text)?;
+    let charge_id = fields.optional("chargeId", Fields::id)?.map(ChargeId);
+    let (tokens, count) = (fields.long("tokens")?, fields.long("count")?);
+    let reason = fields.optional("reason", Fields::text)?.map(str::to_owned);
+    let (cost_minor_units, currency) = (fields.optional("costMinorUnits", Fields::long)?, fields.optional("currency", Fields::text)?);
+    let metadata = fields.texts("metadata")?;
+    if !fields.0.is_empty() {
+        return Err(DecodeError::TrailingBytes(fields.0.len()));
     }
-    UsageEvent::try_from(wire)
-}
-
-/// What a hostile record made the library say may hold its bytes.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(char::escape_debug).take(200).collect()
+    let payer = payer(tenant, org_id)?;
+    for (field, valid) in [("shard", shard == i32::from(payer.shard().index())), ("seq", seq >= 1), ("count", count >= 1)] {
+        if !valid {
+            return Err(invalid(field));
+        }
+    }
+    let event = NewEvent {
+        id,
+        kind,
+        payer,
+        user_id: unless_empty(user_id, |text| text.parse::<UserId>().map_err(|_| invalid("userId")))?,
+        key_id,
+        provider: unless_empty(provider, |text| Provider::parse(text).map_err(|_| invalid("provider")))?,
+        model: model.map(Model::parse).transpose().map_err(|_| invalid("model"))?,
+        charge_id,
+        tokens: Tokens::new(tokens).map_err(|_| invalid("tokens"))?,
+        count,
+        cost: cost(cost_minor_units, currency)?,
+        reason,
+        occurred_at: time("occurredAt", occurred_at)?,
+        metadata,
+    };
+    Ok(UsageEvent { event, seq, epoch, recorded_at: time("recordedAt", recorded_at)? })
 }
 
 impl<'a> From<&'a UsageEvent> for Wire<'a> {
@@ -117,59 +139,21 @@ impl<'a> From<&'a UsageEvent> for Wire<'a> {
     }
 }
 
-impl TryFrom<Wire<'static>> for UsageEvent {
-    type Error = DecodeError;
-    fn try_from(wire: Wire<'static>) -> Result<Self, DecodeError> {
-        let payer = wire.payer()?;
-        if wire.shard != i32::from(Shard::of_tenant(wire.tenant).index()) {
-            return Err(invalid("shard"));
-        }
-        if wire.seq < 1 {
-            return Err(invalid("seq"));
-        }
-        if wire.count < 1 {
-            return Err(invalid("count"));
-        }
-        let user_id = unless_empty(&wire.user_id, |text| text.parse::<UserId>().map_err(|_| invalid("userId")))?;
-        let provider = unless_empty(&wire.provider, |text| Provider::parse(text).map_err(|_| invalid("provider")))?;
-        let model = wire.model.as_deref().map(Model::parse).transpose().map_err(|_| invalid("model"))?;
-        let event = NewEvent {
-            id: wire.event_id,
-            kind: wire.kind,
-            payer,
-            user_id,
-            key_id: wire.key_id,
-            provider,
-            model,
-            charge_id: wire.charge_id,
-            tokens: Tokens::new(wire.tokens).map_err(|_| invalid("tokens"))?,
-            count: wire.count,
-            cost: cost(wire.cost_minor_units, wire.currency)?,
-            reason: wire.reason.map(Cow::into_owned),
-            occurred_at: time("occurredAt", wire.occurred_at)?,
-            metadata: wire.metadata.into_owned(),
-        };
-        Ok(Self { event, seq: wire.seq, epoch: wire.epoch, recorded_at: time("recordedAt", wire.recorded_at)? })
-    }
-}
-
-impl Wire<'_> {
-    fn payer(&self) -> Result<Payer, DecodeError> {
-        match self.org_id {
-            None => Ok(Payer::User(UserId(self.tenant))),
-            Some(org) if org.0 == self.tenant => Ok(Payer::Org(org)),
-            Some(_) => Err(invalid("orgId")),
-        }
+fn payer(tenant: Uuid, org_id: Option<Uuid>) -> Result<Payer, DecodeError> {
+    match org_id {
+        None => Ok(Payer::User(UserId(tenant))),
+        Some(org) if org == tenant => Ok(Payer::Org(OrgId(org))),
+        Some(_) => Err(invalid("orgId")),
     }
 }
 
 /// Both or neither.
-fn cost(minor_units: Option<i64>, currency: Option<Currency>) -> Result<Option<Cost>, DecodeError> {
+fn cost(minor_units: Option<i64>, currency: Option<&str>) -> Result<Option<Cost>, DecodeError> {
     match (minor_units, currency) {
         (None, None) => Ok(None),
         (Some(units), Some(currency)) => {
             let minor_units = Tokens::new(units).map_err(|_| invalid("costMinorUnits"))?;
-            Ok(Some(Cost { minor_units, currency }))
+            Ok(Some(Cost { minor_units, currency: currency.parse().map_err(|_| invalid("currency"))? }))
         }
         _ => Err(invalid("currency")),
     }
