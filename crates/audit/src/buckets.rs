@@ -27,8 +27,9 @@ use ports::{
 };
 use rule::{Terms, Took};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     future::Future,
+    sync::Arc,
     time::Duration,
 };
 
@@ -47,8 +48,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const CALLS: usize = 10;
 
 /// What the limits were while the charges were made.
+#[derive(Clone)]
 pub(crate) struct Limits {
-    settings: Settings,
+    settings: Arc<Settings>,
     changed_at_ms: i64,
     now: DateTime<Utc>,
     facts: HashMap<(UserId, Option<OrgId>), SpendFacts>,
@@ -61,7 +63,7 @@ impl Limits {
         let Some(newest) = newest.first() else { return Ok(None) };
         // Before the shipped ones nothing was limited.
         let changed_at_ms = if newest.version > 1 { newest.at.timestamp_millis() } else { 0 };
-        let settings = stores.settings.load().await.reading("the settings")?;
+        let settings = Arc::new(stores.settings.load().await.reading("the settings")?);
         Ok(Some(Self { settings, changed_at_ms, now: stores.clock.now(), facts: HashMap::new() }))
     }
 
@@ -177,19 +179,28 @@ async fn patiently<T, F: Future<Output = ports::Result<T>>>(call: impl Fn() -> F
 async fn buckets_of(stores: &Stores, limits: &mut Limits, charges: &[&Charge]) -> Result<Vec<(Bucket, Vec<Took>)>, AuditError> {
     let mut places: HashMap<BucketKey, usize> = HashMap::new();
     let mut found: Vec<(Bucket, Vec<Took>)> = Vec::new();
+    // What charges ask that are alike in this is the same.
+    let mut asked: HashMap<_, Vec<Bucket>> = HashMap::new();
     for charge in charges {
         let Some(took) = Took::of(charge) else { continue };
         let spec = &charge.spec;
-        let facts = limits.facts_of(stores, spec.user_id, spec.payer.org()).await?;
-        let owners = Owners::of_charge(&limits.settings, charge, &facts);
-        for bucket in applicable(&limits.settings, &owners, &spec.provider, spec.model.as_ref()) {
+        let buckets = match asked.entry((spec.user_id, spec.key_id, &spec.provider, &spec.model)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let facts = limits.facts_of(stores, spec.user_id, spec.payer.org()).await?;
+                let owners = Owners::of_charge(&limits.settings, charge, &facts);
+                unknown.insert(applicable(&limits.settings, &owners, &spec.provider, spec.model.as_ref()))
+            }
+        };
+        for bucket in buckets {
             // What all payers share is in no payer's ledger, and only running holds have slots.
             if bucket.key.scope.is_shared() || (bucket.rule.is_of_slots() && charge.status != ChargeStatus::Held) {
                 continue;
             }
-            let place = *places.entry(bucket.key.clone()).or_insert(found.len());
+            let place = places.get(&bucket.key).copied().unwrap_or(found.len());
             if place == found.len() {
-                found.push((bucket, Vec::new()));
+                places.insert(bucket.key.clone(), place);
+                found.push((bucket.clone(), Vec::new()));
             }
             if let Some((_, all)) = found.get_mut(place) {
                 all.push(took);

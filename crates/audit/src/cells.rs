@@ -5,7 +5,7 @@ use crate::{AuditError, Reading, Scope, Stores, families, picture::Picture, raw:
 use chrono::{DateTime, Datelike, Days, Months, NaiveTime, Utc};
 use domain::{
     event::UsageEvent,
-    rollup::{self, CellKey, CellValue, RollupScope},
+    rollup::{self, CellKey, CellValue, Counted, RollupScope},
     time::Grain,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -48,11 +48,7 @@ pub(crate) async fn check(
     scope: &Scope,
     mut found: Found<'_>,
 ) -> Result<Cells, AuditError> {
-    for event in picture.events().filter(|event| event.seq <= picture.applied.last_seq && scope.covers_whom(event)) {
-        for key in rollup::cells(event) {
-            cells.entry(key).or_default().apply(event);
-        }
-    }
+    fold(&mut cells, picture.events().filter(|event| event.seq <= picture.applied.last_seq && scope.covers_whom(event)));
     let mut by_partition: BTreeMap<Partition, Sorted> = BTreeMap::new();
     for (key, cell) in cells.iter().filter(|(key, _)| scope.covers_cell(key)) {
         by_partition.entry(partition_of(key)).or_default().insert(key.clone(), *cell);
@@ -71,6 +67,19 @@ pub(crate) async fn check(
     drop(reads);
     check_ahead(stores, picture, ahead, found.cells).await?;
     Ok(cells)
+}
+
+/// Events that count alike are added up first: each changes ten cells, and there are few of these.
+fn fold<'a>(cells: &mut Cells, events: impl Iterator<Item = &'a UsageEvent>) {
+    let mut sums: HashMap<Counted, CellValue> = HashMap::new();
+    for event in events {
+        if let Some(counted) = Counted::of(event) {
+            sums.entry(counted).or_default().apply(event);
+        }
+    }
+    for (counted, sum) in sums {
+        counted.cells().into_iter().for_each(|key| cells.entry(key).or_default().add(&sum));
+    }
 }
 
 /// Cells that are ahead of the watermark wait. Of the others of a partition a digest says whether a replay makes the same, byte by byte;
@@ -202,6 +211,49 @@ fn partition(grain: Grain, at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::{
+        amount::Tokens,
+        charge::Metadata,
+        event::{EventType, NewEvent},
+        ids::{EventId, Payer, Provider, UserId},
+    };
+    use uuid::Uuid;
+
+    #[test]
+    fn cells_folded_from_what_counts_alike_are_those_folded_event_by_event() {
+        let begins: DateTime<Utc> = "2024-12-31T23:58:59Z".parse().unwrap();
+        let events: Vec<UsageEvent> = (1..=90).map(|seq| event(seq, begins + chrono::TimeDelta::seconds(seq))).collect();
+        let mut one_by_one = Cells::new();
+        for event in &events {
+            rollup::cells(event).into_iter().for_each(|key| one_by_one.entry(key).or_default().apply(event));
+        }
+        // As from a checkpoint: the first ones are in the cells already.
+        let mut folded = Cells::new();
+        fold(&mut folded, events[..30].iter());
+        fold(&mut folded, events[30..].iter());
+        assert!(folded == one_by_one && !folded.is_empty());
+    }
+
+    fn event(seq: i64, occurred_at: DateTime<Utc>) -> UsageEvent {
+        let kinds = [EventType::ChargeSettled, EventType::ChargeRefunded, EventType::RequestsRefused, EventType::ChargeHeld];
+        let event = NewEvent {
+            id: EventId(Uuid::from_u128(u128::try_from(seq).unwrap())),
+            kind: kinds[usize::try_from(seq).unwrap() % kinds.len()],
+            payer: Payer::User(UserId(Uuid::from_u128(1))),
+            user_id: (seq % 3 > 0).then(|| UserId(Uuid::from_u128(1))),
+            key_id: None,
+            provider: Some(Provider::parse(if seq % 2 == 0 { "openai" } else { "qwen" }).unwrap()),
+            model: None,
+            charge_id: None,
+            tokens: Tokens::new(seq).unwrap(),
+            count: 2,
+            cost: None,
+            reason: None,
+            occurred_at,
+            metadata: Metadata::default(),
+        };
+        UsageEvent { event, seq, epoch: 1, recorded_at: occurred_at }
+    }
 
     #[test]
     fn a_partition_is_exactly_one_span_of_the_store() {

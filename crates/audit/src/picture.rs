@@ -80,8 +80,11 @@ impl Picture {
 
     /// The event with this number, as far as the snapshot goes.
     pub fn event(&self, seq: i64) -> Option<&UsageEvent> {
-        let index = self.snapshot.events.binary_search_by_key(&seq, |row| row.seq).ok()?;
-        self.snapshot.events.get(index).and_then(|row| row.event.as_ref().ok())
+        let rows = &self.snapshot.events;
+        // Where no number is missing, its place follows from it.
+        let dense = usize::try_from(seq - self.proved - 1).ok().and_then(|index| rows.get(index)).filter(|row| row.seq == seq);
+        let search = || rows.get(rows.binary_search_by_key(&seq, |row| row.seq).ok()?);
+        dense.or_else(search).and_then(|row| row.event.as_ref().ok())
     }
 
     /// A difference at the event with this number, which may be missing.
