@@ -141,7 +141,7 @@ async fn audit_and_repair(opened: &Backends, config: &Config, options: &Options)
 
 async fn audit(stores: &Stores, config: &Config, options: &Options) -> Result<Report> {
     let scope = Scope { org: options.org.map(OrgId), user: options.user.map(UserId), from: options.from, to: options.to };
-    let plan = Plan { scope, notes: Some(notes(config)), since_last: options.since_last, resume: options.resume };
+    let plan = Plan { scope, notes: Some(notes(config)), since_last: options.since_last, resume: options.resume, parallel: true };
     // Draws nothing when stderr is no terminal.
     let bar = ProgressBar::no_length();
     let report = audit::run_plan(stores, &plan, &|progress| draw(&bar, progress)).await;

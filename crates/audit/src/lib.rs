@@ -10,7 +10,7 @@
 //!
 //! What the log, the raw events or the cells hold beyond the ledger's moment is compared with the newer outbox rows or left alone.
 //! Outbox, log and raw events are compared by digests of 1,024 numbers each; where these differ they are bisected to the events that do.
-//! Memory: one shard's ledger at a time, plus 16 bytes per record of the log.
+//! Memory: the ledgers of two shards at a time, plus 16 bytes per record of the log.
 //!
 //! An audit since the last one ([`Plan::since_last`]) begins each shard at a checkpoint: it reads what was proved before as bytes only,
 //! compares these with the digests of then, and folds only what came after. A shard in which anything differs is audited again from its
@@ -54,13 +54,18 @@ pub use signed::{Refusal, SigningKey, Verified, verify};
 pub use statement::{Figures, Line, LineEvent, Statement, Wanted, statement};
 
 use book::Book;
+use futures::{StreamExt, TryStreamExt, stream};
 use notebook::Unfinished;
 use ports::{
     Clock, StoreError, accounts::Accounts, event_log::EventLog, ledger::Ledger, outbox::Outbox, rate_limits::RateLimits,
     settings::SettingsStore, usage_store::UsageStore,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{future::pending, io, panic::resume_unwind, path::PathBuf, sync::Arc};
 use thiserror::Error;
+use tokio::task::JoinSet;
+
+/// Each takes memory for its ledger, twice: as it is stored and as it is folded.
+const SHARDS_AT_ONCE: usize = 2;
 
 /// The stores that are compared.
 #[derive(Clone)]
@@ -87,6 +92,8 @@ pub struct Plan {
     pub since_last: bool,
     /// Goes on with the audit of the same scope that was stopped, if there is one.
     pub resume: bool,
+    /// Compares shards on the runtime's threads, each of which it holds up for seconds; else on the one that asks.
+    pub parallel: bool,
 }
 
 /// Where the audit is, for people who wait.
@@ -158,20 +165,27 @@ pub async fn run_plan(stores: &Stores, plan: &Plan, progress: &(dyn Fn(Progress)
     });
     let published = log::published(stores).await?;
     let mut logs = log::read(stores, &published, progress).await?;
-    let mut limits = buckets::Limits::read(stores).await?;
+    let limits = buckets::Limits::read(stores).await?;
     let shards = plan.scope.shards();
-    for (done, shard) in shards.iter().enumerate().skip(audit.shards_done) {
-        progress(Progress::Shards { done, of: shards.len(), events: audit.book.events });
-        let log = logs.take(*shard);
-        let found = shard::audit(&shard::Place { stores, plan, made_at: audit.made_at, shard: *shard, log }, limits.as_mut()).await?;
+    let made_at = audit.made_at;
+    let mut places = Vec::new();
+    for shard in shards.iter().skip(audit.shards_done) {
+        let (stores, plan, limits, log) = (stores.clone(), plan.clone(), limits.clone(), logs.take(*shard));
+        places.push(shard::Place { stores, plan, made_at, shard: *shard, log, limits });
+    }
+    // One is read while another is compared. In their order, so that an audit which is stopped knows what it has done.
+    let mut audits = stream::iter(places).map(|place| audited(place, plan.parallel)).buffered(SHARDS_AT_ONCE);
+    progress(Progress::Shards { done: audit.shards_done, of: shards.len(), events: audit.book.events });
+    while let Some(found) = audits.try_next().await? {
         audit.book.absorb(found);
-        audit.shards_done = done + 1;
+        audit.shards_done += 1;
+        progress(Progress::Shards { done: audit.shards_done, of: shards.len(), events: audit.book.events });
         if let Some(notes) = &plan.notes {
             notes.note(&audit);
         }
     }
-    let Unfinished { made_at, mut book, .. } = audit;
-    progress(Progress::Shards { done: shards.len(), of: shards.len(), events: book.events });
+    drop(audits);
+    let mut book = audit.book;
     answers::check(stores, &plan.scope, &mut book.answers).await?;
     book.totals.dead_letters = stores.event_log.buried().await.reading("the dead letters")?;
     let mut report = book.report(made_at, plan.scope);
@@ -180,6 +194,21 @@ pub async fn run_plan(stores: &Stores, plan: &Plan, progress: &(dyn Fn(Progress)
         notes.finish();
     }
     Ok(report)
+}
+
+/// A task of its own ends with the future that waits for it.
+async fn audited(place: shard::Place, parallel: bool) -> Result<Book, AuditError> {
+    if !parallel {
+        return shard::audit(place).await;
+    }
+    let mut task = JoinSet::new();
+    task.spawn(shard::audit(place));
+    match task.join_next().await {
+        Some(Ok(found)) => found,
+        Some(Err(panicked)) if panicked.is_panic() => resume_unwind(panicked.into_panic()),
+        // Only with the runtime, which nobody waits for then.
+        Some(Err(_)) | None => pending().await,
+    }
 }
 
 /// The audit that this one goes on with.

@@ -17,12 +17,14 @@ use domain::ids::Shard;
 use ports::{StoreError, archive};
 
 /// Which shard of which audit.
-pub(crate) struct Place<'a> {
-    pub stores: &'a Stores,
-    pub plan: &'a Plan,
+pub(crate) struct Place {
+    pub stores: Stores,
+    pub plan: Plan,
     pub made_at: DateTime<Utc>,
     pub shard: Shard,
     pub log: log::ShardLog,
+    /// Where there are any.
+    pub limits: Option<buckets::Limits>,
 }
 
 /// What was found, and what may be kept of it if that is nothing.
@@ -32,8 +34,9 @@ struct Found {
 }
 
 /// A shard whose archive cannot be used is not compared: what is wrong with which file is what was found.
-pub(crate) async fn audit(place: &Place<'_>, limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
-    match audit_whole(place, limits).await {
+pub(crate) async fn audit(mut place: Place) -> Result<Book, AuditError> {
+    let mut limits = place.limits.take();
+    match audit_whole(&place, limits.as_mut()).await {
         Err(AuditError::Store { source: StoreError::Corrupt { store: archive::STORE, what }, .. }) => {
             let mut book = Book::default();
             book.fold.report(Difference::at(place.shard, "archive").values("every file as it was written", what));
@@ -43,11 +46,11 @@ pub(crate) async fn audit(place: &Place<'_>, limits: Option<&mut buckets::Limits
     }
 }
 
-async fn audit_whole(place: &Place<'_>, mut limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
+async fn audit_whole(place: &Place, mut limits: Option<&mut buckets::Limits>) -> Result<Book, AuditError> {
     let notes = place.plan.notes.as_ref().filter(|_| place.plan.since_last);
     let mut changed = Vec::new();
     if let Some(checkpoint) = notes.and_then(|notes| notes.checkpoint(place.shard)) {
-        match earlier::read(place.stores, place.shard, &checkpoint).await? {
+        match earlier::read(&place.stores, place.shard, &checkpoint).await? {
             Now::Unchanged(earlier) => {
                 let found = compare(place, limits.as_deref_mut(), Some(&checkpoint), *earlier).await?;
                 if found.book.is_clean() {
@@ -63,7 +66,7 @@ async fn audit_whole(place: &Place<'_>, mut limits: Option<&mut buckets::Limits>
 }
 
 /// Only what is clean is kept: what was proved of a shard in which something differs now stays as it was.
-fn keep(place: &Place<'_>, found: Found) -> Result<Book, AuditError> {
+fn keep(place: &Place, found: Found) -> Result<Book, AuditError> {
     if let (true, Some(notes), Some(proved)) = (found.book.is_clean(), &place.plan.notes, &found.proved) {
         notes.keep(place.shard, proved)?;
     }
@@ -71,7 +74,7 @@ fn keep(place: &Place<'_>, found: Found) -> Result<Book, AuditError> {
 }
 
 async fn compare(
-    place: &Place<'_>,
+    place: &Place,
     limits: Option<&mut buckets::Limits>,
     proved: Option<&Checkpoint>,
     earlier: Earlier,
