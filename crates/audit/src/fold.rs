@@ -89,13 +89,13 @@ fn check_row(picture: &Picture, row: &StoredEvent, ids: &mut HashSet<EventId>, f
         Ok(event) => event,
         Err(reason) => return findings.report(at().values("an event", reason)),
     };
-    let own = Difference { shard: picture.shard.index(), ..Difference::of_event(event, "outbox row") }.seq(row.seq);
+    let own = || Difference { shard: picture.shard.index(), ..Difference::of_event(event, "outbox row") }.seq(row.seq);
     if event.seq != row.seq {
-        findings.report(own.values(row.seq, format!("the payload is numbered {}", event.seq)));
+        findings.report(own().values(row.seq, format!("the payload is numbered {}", event.seq)));
     } else if event.shard() != picture.shard {
-        findings.report(own.values(format!("shard {}", picture.shard), format!("a payer of shard {}", event.shard())));
+        findings.report(own().values(format!("shard {}", picture.shard), format!("a payer of shard {}", event.shard())));
     } else if picture.proved_ids.contains(&event.event.id) || !ids.insert(event.event.id) {
-        findings.report(own.values("an event id of its own", "the id of an earlier event"));
+        findings.report(own().values("an event id of its own", "the id of an earlier event"));
     }
 }
 

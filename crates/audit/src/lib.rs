@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What the log, the raw events or the cells hold beyond the ledger's moment is compared with the newer outbox rows or left alone.
-//! Outbox, log and raw events are compared by digests of 1,024 numbers each; where these differ they are bisected to the events that do.
+//! Outbox, log and raw events are compared by a digest of each row, 1,024 numbers at once; where these differ, the events that do are named.
 //! Memory: the ledgers of two shards at a time, plus 16 bytes per record of the log.
 //!
 //! An audit since the last one ([`Plan::since_last`]) begins each shard at a checkpoint: it reads what was proved before as bytes only,
