@@ -11,7 +11,11 @@ use domain::{
 };
 use futures::future::join_all;
 use ports::{StoreError, ledger::LedgerRequest};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 const EACH: Duration = Duration::from_millis(500);
@@ -38,7 +42,7 @@ pub async fn complete(service: Arc<Service>, shutdown: CancellationToken) {
 
 /// Of all that are open; says how many sagas are, and for how long the one has not moved that moved last.
 async fn complete_counted(service: &Service) -> Result<(), StoreError> {
-    let (mut after, mut idle, mut applied) = (None, Idle::default(), None);
+    let (mut after, mut idle, mut applied) = (None, Idle::default(), BTreeMap::<Shard, i64>::new());
     loop {
         let open = service.ledger.open_sagas(after, PAGE).await?;
         let Some(last) = open.last() else {
@@ -51,11 +55,11 @@ async fn complete_counted(service: &Service) -> Result<(), StoreError> {
         if refunds.is_empty() {
             continue;
         }
-        // Once for all pages: what is counted meanwhile is completed in the next round.
-        let applied = match &mut applied {
-            Some(known) => known,
-            unknown => unknown.insert(applied_through(service).await?),
-        };
+        // Each shard once for all pages: what is counted meanwhile is completed in the next round.
+        let shards: BTreeSet<Shard> = refunds.iter().map(|saga| saga.shard()).filter(|shard| !applied.contains_key(shard)).collect();
+        if !shards.is_empty() {
+            applied.extend(applied_through(service, shards.into_iter().collect()).await?);
+        }
         let is_counted = |saga: &&Saga| applied.get(&saga.shard()).is_some_and(|through| saga.seq <= *through);
         let counted = refunds.into_iter().filter(is_counted);
         let written = join_all(counted.map(|saga| service.writer.write(completion(service, saga.id, saga.shard())))).await;
@@ -90,12 +94,11 @@ impl Idle {
     }
 }
 
-/// Up to which number the totals that reports show have counted each shard.
-async fn applied_through(service: &Service) -> Result<BTreeMap<Shard, i64>, StoreError> {
-    let shards: Vec<Shard> = Shard::all().collect();
+/// Up to which number the totals that reports show have counted each of these shards.
+async fn applied_through(service: &Service, shards: Vec<Shard>) -> Result<impl Iterator<Item = (Shard, i64)>, StoreError> {
     let generation = service.usage_store.live_generation().await?;
     let states = service.usage_store.shard_states(generation, &shards).await?;
-    Ok(shards.into_iter().zip(states.into_iter().map(|state| state.last_seq)).collect())
+    Ok(shards.into_iter().zip(states.into_iter().map(|state| state.last_seq)))
 }
 
 fn completion(service: &Service, saga_id: SagaId, shard: Shard) -> LedgerRequest {
