@@ -51,6 +51,7 @@ mod webhooks;
 
 pub use archive::OldEvents;
 pub use provider_call::provider_client;
+pub use purchases::{Paid, PaymentCall, Payments};
 pub use webhooks::Networks;
 
 use axum::Router;
@@ -92,8 +93,7 @@ pub struct Deps {
     pub provider_urls: BTreeMap<Provider, String>,
     /// From [`provider_client`].
     pub http: reqwest::Client,
-    /// Where the payment processor is reached; without it nothing can be purchased.
-    pub payment_url: Option<String>,
+    pub payments: Payments,
 }
 
 /// Starts the writer and the other background tasks and returns the routes. At shutdown the stories in progress are told to their

@@ -5,7 +5,7 @@ mod payment;
 mod worker;
 
 pub use directed::{compensate, list_open, resume};
-pub use payment::PaymentProcessor;
+pub use payment::{Paid, PaymentCall, PaymentProcessor, Payments};
 pub use worker::work;
 
 use crate::{

@@ -75,7 +75,7 @@ impl Service {
             settings: deps.settings,
             clock: deps.clock,
             lanes: Lanes::default(),
-            payment: PaymentProcessor::new(deps.http.clone(), deps.payment_url),
+            payment: PaymentProcessor::new(deps.http.clone(), deps.payments),
             purchases_due: Notify::new(),
             providers: Providers::new(deps.http, deps.provider_urls),
             refusals: RefusalFold::default(),

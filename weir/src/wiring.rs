@@ -373,7 +373,7 @@ impl Start {
             write: self.config.ledger.write,
             provider_urls,
             http: token_service::provider_client().context("the HTTP client of the providers")?,
-            payment_url,
+            payments: payment_url.map_or(token_service::Payments::Nowhere, token_service::Payments::At),
         };
         self.archive_old_events(backends);
         Ok(token_service::start(deps, &self.tasks))

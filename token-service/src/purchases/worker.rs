@@ -2,7 +2,7 @@
 //! before the next begins. Whoever is killed, or frozen past the claim, leaves it to the next one, which goes on from what is written:
 //! the payment processor knows every call by the saga, and the ledger refuses a step that was taken or is out of order.
 
-use super::payment::Paid;
+use super::payment::{Paid, PaymentCall};
 use crate::{error, payer::facts_of_payer, service::Service};
 use domain::{
     ledger::{Command, Outcome},
@@ -77,19 +77,19 @@ async fn perform(service: &Service, saga: &Saga, task: PurchaseTask) -> Option<(
     match task {
         PurchaseTask::Authorise => {
             let SagaSubject::Purchase { price, .. } = saga.subject else { return None };
-            match service.payment.authorise(saga.id, price).await {
+            match service.payment.ask(saga.id, PaymentCall::Authorise(price)).await {
                 Paid::Done => done(SagaStatus::PaymentReserved),
                 Paid::Declined => compensate("the payment was declined"),
                 Paid::Impossible => compensate("the payment was voided"),
                 Paid::Unknown => None,
             }
         }
-        PurchaseTask::Capture => match service.payment.capture(saga.id).await {
+        PurchaseTask::Capture => match service.payment.ask(saga.id, PaymentCall::Capture).await {
             Paid::Done => done(SagaStatus::PaymentCaptured),
             Paid::Declined | Paid::Impossible => compensate("the payment could not be captured"),
             Paid::Unknown => None,
         },
-        PurchaseTask::Void => match service.payment.void(saga.id).await {
+        PurchaseTask::Void => match service.payment.ask(saga.id, PaymentCall::Void).await {
             Paid::Done => done(SagaStatus::PaymentVoided),
             Paid::Declined | Paid::Impossible | Paid::Unknown => None,
         },

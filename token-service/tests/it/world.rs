@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use token_service::{Deps, Networks, provider_client, start, webhook_client};
+use token_service::{Deps, Networks, Payments, provider_client, start, webhook_client};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -105,7 +105,7 @@ impl World {
             write,
             provider_urls,
             http: provider_client().unwrap(),
-            payment_url: stores.payment_url.clone(),
+            payments: stores.payment_url.clone().map_or(Payments::Nowhere, Payments::At),
         };
         let router = start(deps, &tasks);
         Self { stores, settings, tasks, router }
