@@ -14,7 +14,10 @@ mod trace;
 mod tests;
 
 use chrono::{DateTime, Utc};
-use domain::ids::Shard;
+use domain::{
+    defect::{Defect, is_back},
+    ids::Shard,
+};
 use flush::Writer;
 pub use flush::causes;
 pub use lag::Progress;
@@ -240,7 +243,7 @@ impl Cycle {
 
     /// Reports read another generation from now on, so it is the one to be written.
     async fn follow_the_pointer(&mut self) -> Result<()> {
-        if self.generation_checked_at.elapsed() >= CHECK_GENERATION_EVERY {
+        if self.generation_checked_at.elapsed() >= CHECK_GENERATION_EVERY && !is_back(Defect::PointerNotFollowed) {
             let live = self.store.live_generation().await?;
             self.generation_checked_at = Instant::now();
             self.followed_next = (live != self.projector.generation()).then_some(live);

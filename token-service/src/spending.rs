@@ -14,6 +14,7 @@ use domain::{
     amount::Tokens,
     bucket::{Ask, HoldSlot},
     charge::{Charge, ChargeStatus},
+    defect::{Defect, is_back},
     ids::ChargeId,
     ledger::Outcome,
     settings::Settings,
@@ -125,6 +126,7 @@ pub fn slot(id: ChargeId, ttl: TimeDelta) -> HoldSlot {
 /// After the end of a hold, once however often the end is repeated: its slot is free, what it did not use is given back to its buckets,
 /// and what it used beyond is filled in. Nobody is refused for that, but the next ones feel it.
 pub async fn even_out(service: &Service, charge: &Charge, changed: bool, facts: &SpendFacts) {
+    let changed = changed || is_back(Defect::GivenBackTwice);
     let settings = service.settings.current();
     service.buckets.give_back_charge(&settings, charge, facts, used(charge, changed)).await;
     service.buckets.fill_charge(&settings, charge, facts, beyond(charge, changed)).await;

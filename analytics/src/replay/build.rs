@@ -7,6 +7,7 @@ use super::{
     source::{Events, Way},
 };
 use domain::{
+    defect::{Defect, is_back},
     generation::{Generation, ShardState},
     ids::Shard,
     replay::{Base, Source},
@@ -136,7 +137,7 @@ impl<'a> Build<'a> {
     pub async fn copy_the_rest(&mut self) -> Result<(), Halt> {
         let builder = Arc::clone(&self.builder);
         let Builder { stores, plan, .. } = &*builder;
-        if plan.coverage.is_everything() || plan.dry_run || self.desk.replay().copied {
+        if plan.coverage.is_everything() || plan.dry_run || self.desk.replay().copied || is_back(Defect::RestNotCopied) {
             return Ok(());
         }
         let mut pages = stores.generations.scan_cells(builder.base.generation);
@@ -162,7 +163,12 @@ impl<'a> Build<'a> {
     pub async fn catch_up(&mut self) -> Result<(), Halt> {
         let stores = &self.builder.stores;
         let live = stores.usage.live_generation().await?;
-        let states = states_of(stores, live).await?;
+        let mut states = states_of(stores, live).await?;
+        if is_back(Defect::ReplayedBeyondLive) {
+            stores.outbox.heads().await?.into_iter().for_each(|head| {
+                states.entry(head.shard).and_modify(|state| state.last_seq = head.last_seq);
+            });
+        }
         let total = self.builder.sum(&states);
         self.desk.note(|replay| replay.progress.total = total);
         self.advance(&states).await

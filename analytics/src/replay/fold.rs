@@ -2,6 +2,7 @@
 
 use super::desk::Halt;
 use domain::{
+    defect::{Defect, is_back},
     event::UsageEvent,
     generation::{Generation, ShardState},
     ids::Shard,
@@ -171,7 +172,8 @@ impl Fold {
         let copied = self.parts.get(&event.shard()).is_some_and(|part| event.seq <= part.copied_through);
         for place in places {
             let Some(cell) = self.cells.get_mut(*place) else { continue };
-            if cell.value.last_seq >= event.seq || (copied && !cell.is_covered) {
+            let is_counted = cell.value.last_seq >= event.seq || (copied && !cell.is_covered);
+            if is_counted && !is_back(Defect::CopiedTotalsCountedAgain) {
                 continue;
             }
             cell.value.apply(event);

@@ -52,10 +52,38 @@ pub enum Defect {
     WallClockTimestamps,
     /// A shard's state is stored before its totals.
     StateBeforeTotals,
+    /// The payment processor is told another name of the payment at each call.
+    PaymentNotNamedBySaga,
+    /// An authorisation whose answer was lost is called done, and the tokens are allocated.
+    AllocatedUnpaid,
+    /// The payment is called captured without asking.
+    NeverCaptured,
+    /// A capture whose answer was lost is called refused.
+    LostCaptureTakenForRefusal,
+    /// A void whose answer was lost is called done.
+    VoidForgotten,
+    /// The tokens of a purchase that fails are left to its payer.
+    TokensNotTakenBack,
+    /// Who resumes a purchase gives its tokens again.
+    TokensGivenAgainByResuming,
+    /// Buckets let pass what they have no room for.
+    FullBucketsIgnored,
+    /// Nobody is told that the store of the buckets was replaced.
+    LossOfBucketsNotNoticed,
+    /// The end of a hold, asked for again, gives back to its buckets again.
+    GivenBackTwice,
+    /// The projection goes on in a generation that is the live one no more.
+    PointerNotFollowed,
+    /// What a replay of a part leaves out is not in its generation.
+    RestNotCopied,
+    /// A replay reads what the live generation has not stored.
+    ReplayedBeyondLive,
+    /// A total that was copied counts again what it was copied with.
+    CopiedTotalsCountedAgain,
 }
 
 impl Defect {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 38] = [
         Self::Overspend,
         Self::SettledTwice,
         Self::ReleasedTwice,
@@ -80,6 +108,20 @@ impl Defect {
         Self::TailsNotChecked,
         Self::WallClockTimestamps,
         Self::StateBeforeTotals,
+        Self::PaymentNotNamedBySaga,
+        Self::AllocatedUnpaid,
+        Self::NeverCaptured,
+        Self::LostCaptureTakenForRefusal,
+        Self::VoidForgotten,
+        Self::TokensNotTakenBack,
+        Self::TokensGivenAgainByResuming,
+        Self::FullBucketsIgnored,
+        Self::LossOfBucketsNotNoticed,
+        Self::GivenBackTwice,
+        Self::PointerNotFollowed,
+        Self::RestNotCopied,
+        Self::ReplayedBeyondLive,
+        Self::CopiedTotalsCountedAgain,
     ];
 }
 

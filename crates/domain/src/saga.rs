@@ -2,6 +2,7 @@
 
 use crate::{
     amount::Tokens,
+    defect::{Defect, is_back},
     event::{EventType, NewEvent},
     ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
     money::Cost,
@@ -144,7 +145,9 @@ impl Saga {
             SagaStatus::PaymentReserved => Some(PurchaseTask::Allocate),
             SagaStatus::TokensAllocated => Some(PurchaseTask::Capture),
             SagaStatus::PaymentCaptured => Some(PurchaseTask::Complete),
-            SagaStatus::Compensating if self.has_reached(SagaStatus::TokensAllocated) => Some(PurchaseTask::TakeBack),
+            SagaStatus::Compensating if self.has_reached(SagaStatus::TokensAllocated) && !is_back(Defect::TokensNotTakenBack) => {
+                Some(PurchaseTask::TakeBack)
+            }
             // Even where no authorisation was heard of: it may be on its way.
             SagaStatus::Compensating | SagaStatus::TokensTakenBack => Some(PurchaseTask::Void),
             SagaStatus::PaymentVoided => Some(PurchaseTask::Fail),

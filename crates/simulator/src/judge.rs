@@ -1,5 +1,8 @@
 //! Whether everything that was said is true, and every figure agrees with every other.
 
+mod purchases;
+mod replays;
+
 use crate::{
     people::{End, Errand, Wish},
     processes::Stores,
@@ -28,6 +31,8 @@ pub fn judge(stores: &Stores, errands: &[Errand], report: &Report, lost: &BTreeS
     if let Some(stray) = of_amount.into_values().flatten().next() {
         return Err(format!("a charge that nobody asked for: {stray:?}"));
     }
+    purchases::purchases_are_true(stores, errands)?;
+    replays::replays_are_true(stores, lost)?;
     for invariant in &report.invariants {
         // A record that the log lost is missing there, and nowhere else.
         let is_lost = |difference: &Difference| {
@@ -70,6 +75,8 @@ fn errand_is_true(errand: &Errand, own: &[&Charge]) -> Result<(), String> {
         // Released by its owner, or expired before.
         Wish::Hold(End::Release) if errand.ended => matches!(charge.status, ChargeStatus::Released | ChargeStatus::Expired),
         Wish::Hold(End::Settle(tokens)) => settled(tokens) || charge.status == ChargeStatus::Expired,
+        // Its tokens are in the pool, and no charge is of them.
+        Wish::Purchase(_) | Wish::Replay(_) => false,
         Wish::Hold(End::Release | End::Abandon) => matches!(charge.status, ChargeStatus::Released | ChargeStatus::Expired),
     };
     if fits { Ok(()) } else { wrong("another end than its owner was told") }

@@ -1,15 +1,18 @@
 //! The ports as a process reaches them, through its [`Link`].
 
+mod buckets;
 mod log;
+mod payments;
+mod replays;
 mod usage;
 
+pub use buckets::BucketsLink;
 pub use log::LogLink;
+pub use payments::payments;
+pub use replays::ReplaysLink;
 pub use usage::UsageLink;
 
-use crate::{
-    network::{Effect, Link},
-    stores::Journal,
-};
+use crate::{link::Link, network::Effect, stores::Journal};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
@@ -28,6 +31,9 @@ use ports::{
 };
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
+
+/// How long news of the outbox are waited for, which end it at once. Most of a simulation would be looks at nothing new.
+const IDLE: Duration = Duration::from_secs(1);
 
 pub struct JournalLink {
     pub journal: Arc<Journal>,
@@ -71,11 +77,16 @@ impl Ledger for JournalLink {
     }
 
     async fn charges(&self, query: &ChargeQuery) -> Result<Vec<Charge>> {
-        self.journal.charges(query).await
+        let query = query.clone();
+        let work = move |journal: Arc<Journal>| {
+            let query = query.clone();
+            async move { journal.charges(&query).await }
+        };
+        self.call("ledger.charges", Effect::Read, work).await
     }
 
     async fn find_saga(&self, id: SagaId) -> Result<Option<Saga>> {
-        self.journal.find_saga(id).await
+        self.call("ledger.find_saga", Effect::Read, move |journal| async move { journal.find_saga(id).await }).await
     }
 
     async fn open_sagas(&self, after: Option<SagaId>, limit: u32) -> Result<Vec<Saga>> {
@@ -164,6 +175,6 @@ impl Outbox for JournalLink {
 
     async fn wait(&self, timeout: Duration) {
         self.link.life.runs().await;
-        self.journal.wait(timeout).await;
+        self.journal.wait(timeout.max(IDLE)).await;
     }
 }

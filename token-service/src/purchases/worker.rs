@@ -5,6 +5,8 @@
 use super::payment::{Paid, PaymentCall};
 use crate::{error, payer::facts_of_payer, service::Service};
 use domain::{
+    defect::{Defect, is_back},
+    ids::SagaId,
     ledger::{Command, Outcome},
     saga::{PurchaseTask, Saga, SagaStatus, SagaSubject},
 };
@@ -74,23 +76,29 @@ async fn bring_on(service: Arc<Service>, ClaimedSaga { mut saga, claim }: Claime
 async fn perform(service: &Service, saga: &Saga, task: PurchaseTask) -> Option<(SagaStatus, Option<&'static str>)> {
     let compensate = |reason| Some((SagaStatus::Compensating, Some(reason)));
     let done = |to| Some((to, None));
+    let named_anew = is_back(Defect::PaymentNotNamedBySaga);
+    let payment = if named_anew { SagaId::new(saga.shard(), service.clock.now()) } else { saga.id };
     match task {
         PurchaseTask::Authorise => {
             let SagaSubject::Purchase { price, .. } = saga.subject else { return None };
-            match service.payment.ask(saga.id, PaymentCall::Authorise(price)).await {
+            match service.payment.ask(payment, PaymentCall::Authorise(price)).await {
                 Paid::Done => done(SagaStatus::PaymentReserved),
                 Paid::Declined => compensate("the payment was declined"),
                 Paid::Impossible => compensate("the payment was voided"),
+                Paid::Unknown if is_back(Defect::AllocatedUnpaid) => done(SagaStatus::PaymentReserved),
                 Paid::Unknown => None,
             }
         }
-        PurchaseTask::Capture => match service.payment.ask(saga.id, PaymentCall::Capture).await {
+        PurchaseTask::Capture if is_back(Defect::NeverCaptured) => done(SagaStatus::PaymentCaptured),
+        PurchaseTask::Capture => match service.payment.ask(payment, PaymentCall::Capture).await {
             Paid::Done => done(SagaStatus::PaymentCaptured),
             Paid::Declined | Paid::Impossible => compensate("the payment could not be captured"),
+            Paid::Unknown if is_back(Defect::LostCaptureTakenForRefusal) => compensate("the payment could not be captured"),
             Paid::Unknown => None,
         },
-        PurchaseTask::Void => match service.payment.ask(saga.id, PaymentCall::Void).await {
+        PurchaseTask::Void => match service.payment.ask(payment, PaymentCall::Void).await {
             Paid::Done => done(SagaStatus::PaymentVoided),
+            Paid::Unknown if is_back(Defect::VoidForgotten) => done(SagaStatus::PaymentVoided),
             Paid::Declined | Paid::Impossible | Paid::Unknown => None,
         },
         PurchaseTask::Allocate | PurchaseTask::Complete | PurchaseTask::TakeBack | PurchaseTask::Fail => {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     amount::Tokens,
+    defect::{Defect, is_back},
     event::{EventType, NewEvent},
     ids::SagaId,
     pool::PoolKey,
@@ -82,7 +83,7 @@ pub(super) fn direct_purchase(state: &mut LedgerState, id: SagaId, direction: Di
     }
     let key = saga.pool();
     // Said again of a step that gave or took tokens, it gives and takes none.
-    let again = direction == Direction::Resume;
+    let again = direction == Direction::Resume && !is_back(Defect::TokensGivenAgainByResuming);
     let tokens = if again { Tokens::ZERO } else { saga.tokens };
     let event = NewEvent { user_id: saga.user_id, reason: Some(reason.to_owned()), ..step(id, &key, tokens, to, now) };
     state.apply(&event);

@@ -1,7 +1,8 @@
 //! The log as a process reaches it: a producer whose runs land in order, or not at all after one that failed, and readers in groups.
 
 use crate::{
-    network::{Effect, Link},
+    link::Link,
+    network::Effect,
     stores::{Log, Place},
 };
 use async_trait::async_trait;
@@ -128,7 +129,7 @@ impl EventLog for LogLink {
     async fn reader(&self, group: &str) -> Result<Box<dyn LogReader>> {
         self.link.life.runs().await;
         let place = self.log.join(group);
-        Ok(Box::new(Reader { log: Arc::clone(&self.log), link: self.link.clone(), place }))
+        Ok(Box::new(Reader { log: Arc::clone(&self.log), link: self.link.clone(), place, idle: IDLE }))
     }
 
     async fn shard_reader(&self, starts: &[Start]) -> Result<Box<dyn LogReader>> {
@@ -182,29 +183,43 @@ impl EventLog for LogLink {
     }
 }
 
-/// How long a poll waits for news, which end it at once. Most of a simulation would be polls that find nothing.
+/// How long a poll waits for news, which end it at once: twice as long each time that none came. Most of a simulation would be polls that
+/// find nothing.
 const IDLE: Duration = Duration::from_millis(150);
+const LONGEST_IDLE: Duration = Duration::from_millis(1_200);
 
 struct Reader {
     log: Arc<Log>,
     link: Link,
     place: Place,
+    idle: Duration,
+}
+
+impl Reader {
+    fn poll_now(&mut self) -> Option<LogEvent> {
+        match self.log.poll_now(&mut self.place) {
+            LogEvent::Idle => None,
+            news => {
+                self.idle = IDLE;
+                Some(news)
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl LogReader for Reader {
     async fn poll(&mut self, timeout: Duration) -> Result<LogEvent> {
         self.link.life.runs().await;
-        match self.log.poll_now(&mut self.place) {
-            LogEvent::Idle => self.log.wait(timeout.max(IDLE)).await,
-            news => {
-                self.link.network.tick();
-                return Ok(news);
-            }
+        if let Some(news) = self.poll_now() {
+            self.link.network.tick();
+            return Ok(news);
         }
+        self.log.wait(timeout.max(self.idle)).await;
+        self.idle = (self.idle * 2).min(LONGEST_IDLE);
         self.link.life.runs().await;
         self.link.network.tick();
-        Ok(self.log.poll_now(&mut self.place))
+        Ok(self.poll_now().unwrap_or(LogEvent::Idle))
     }
 
     async fn keep_alive(&mut self) -> Result<()> {

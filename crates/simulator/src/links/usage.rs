@@ -1,7 +1,8 @@
 //! The usage store as a process reaches it. A write is many rows: it may break in the middle, and rows of it may land long after.
 
 use crate::{
-    network::{Effect, Link},
+    link::Link,
+    network::Effect,
     stores::{Row, Usage},
 };
 use async_trait::async_trait;
@@ -84,8 +85,8 @@ impl UsageStore for UsageLink {
     }
 
     async fn write(&self, generation: Generation, flushes: &[Flush]) -> Result<()> {
+        self.link.life.runs().await;
         if self.link.network.fails() {
-            self.link.life.runs().await;
             return Err(self.tear(Usage::rows_of(generation, flushes)));
         }
         let (usage, flushes): (_, Arc<[Flush]>) = (Arc::clone(&self.usage), flushes.into());

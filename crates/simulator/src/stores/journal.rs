@@ -1,23 +1,26 @@
 //! The ledger and its outbox on maps. One call is one atomic step, as a transaction is.
 
+mod apply;
+mod outbox;
+
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     budget::Budget,
     charge::{Charge, ChargeStatus},
-    event::{NewEvent, UsageEvent},
+    event::{EventType, UsageEvent},
     ids::{ChargeId, Payer, Provider, SagaId, Shard, UserId},
-    ledger::{Decision, LedgerState, Outcome, decide},
+    ledger::LedgerState,
     pool::{Pool, PoolKey},
     saga::Saga,
 };
 use ports::{
-    Clock, Result, StoreError,
+    Clock, Result,
     ledger::{
-        CLAIM_LEASE_SECS, ChargeQuery, Claim, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot,
-        StoredAnswer, StoredEvent, Sweeper,
+        ChargeQuery, ClaimedSaga, IdempotencyKey, KeptAnswer, Ledger, LedgerAnswer, LedgerRequest, ShardSnapshot, StoredAnswer,
+        StoredEvent, Sweeper,
     },
-    outbox::{Outbox, OutboxRow, ShardHead, ShardLease},
+    outbox::OutboxRow,
 };
 use std::{
     cmp::Reverse,
@@ -80,88 +83,24 @@ impl Journal {
         charges
     }
 
+    pub fn every_saga(&self) -> Vec<Saga> {
+        self.rows().state.sagas.values().cloned().collect()
+    }
+
+    /// Every event of this kind.
+    pub fn every_event(&self, kind: EventType) -> Result<Vec<UsageEvent>, String> {
+        let rows = self.rows();
+        let of_kind = rows.shards.values().flat_map(|shard| &shard.rows).filter(|row| row.kind == kind.as_str());
+        of_kind.map(|row| event_codec::decode(&row.payload).map_err(|error| error.to_string())).collect()
+    }
+
     pub fn pool(&self, key: &PoolKey) -> Option<Pool> {
         self.rows().state.pools.get(key).cloned()
     }
 }
 
-impl Rows {
-    fn answer(&mut self, request: &LedgerRequest, recorded_at: DateTime<Utc>) -> Result<LedgerAnswer> {
-        if let Some(answer) = self.earlier(request) {
-            return Ok(answer);
-        }
-        let decision = decide(&mut self.state, &request.request);
-        for event in &decision.events {
-            let seq = self.append(event.clone(), request, recorded_at)?;
-            self.state.number(event, seq);
-        }
-        let decision = Decision { outcome: decision.outcome.numbered(&self.state), ..decision };
-        self.due.extend(std::mem::take(&mut self.state.changed.due_sagas).into_iter().map(|id| (id, recorded_at)));
-        self.remember(request, &decision);
-        Ok(LedgerAnswer::Decided(decision.outcome))
-    }
-
-    fn earlier(&mut self, request: &LedgerRequest) -> Option<LedgerAnswer> {
-        let own = request.idempotency.as_ref()?;
-        let claim = self.claims.get_mut(&own.key)?;
-        if claim.fingerprint != own.fingerprint {
-            return Some(LedgerAnswer::Mismatch);
-        }
-        let Some(lease_until) = claim.lease_until else { return Some(LedgerAnswer::Replayed(claim.answer.clone())) };
-        if claim.charge_id.is_some() && claim.charge_id == request.request.command.charge() {
-            return None;
-        }
-        if request.request.now < lease_until {
-            return Some(LedgerAnswer::InProgress);
-        }
-        claim.lease_until = Some(lease(request));
-        Some(LedgerAnswer::Resumed(claim.answer.clone()))
-    }
-
-    fn remember(&mut self, request: &LedgerRequest, decision: &Decision) {
-        let Some(own) = &request.idempotency else { return };
-        let open = self.claims.get(&own.key);
-        let done = !decision.events.is_empty() || matches!(decision.outcome, Outcome::Charged { .. });
-        if !done || (open.is_some() && own.claim == Claim::Opens) {
-            return;
-        }
-        let claim = StoredClaim {
-            fingerprint: own.fingerprint,
-            lease_until: (own.claim == Claim::Opens).then(|| lease(request)),
-            charge_id: open.and_then(|open| open.charge_id).or_else(|| request.request.command.charge()),
-            answer: StoredAnswer { context: own.context.clone(), outcome: decision.outcome.clone() },
-        };
-        self.claims.insert(own.key.clone(), claim);
-    }
-
-    fn append(&mut self, event: NewEvent, request: &LedgerRequest, recorded_at: DateTime<Utc>) -> Result<i64> {
-        let shard = event.payer.shard();
-        let of_shard = self.shards.entry(shard).or_default();
-        let seq = last_seq(of_shard) + 1;
-        let event = UsageEvent { event, seq, epoch: 1, recorded_at };
-        let payload = event_codec::encode(&event).map_err(|error| StoreError::corrupt("memory", error.to_string()))?;
-        of_shard.rows.push(OutboxRow {
-            shard,
-            seq,
-            epoch: 1,
-            event_id: event.event.id.0,
-            kind: event.event.kind.as_str().into(),
-            tenant: event.event.payer.tenant(),
-            occurred_at: event.event.occurred_at,
-            trace_parent: None,
-            seen: if event.event.charge_id.is_some() { request.seen.clone() } else { Vec::new() },
-            payload,
-        });
-        Ok(seq)
-    }
-}
-
 fn last_seq(shard: &ShardRows) -> i64 {
     i64::try_from(shard.rows.len()).unwrap_or(i64::MAX)
-}
-
-fn lease(request: &LedgerRequest) -> DateTime<Utc> {
-    request.request.now + TimeDelta::seconds(CLAIM_LEASE_SECS)
 }
 
 fn page<T>(items: Vec<T>, limit: u32) -> Vec<T> {
@@ -219,10 +158,13 @@ impl Ledger for Journal {
         let mut rows = self.rows();
         let Rows { state, due, .. } = &mut *rows;
         due.retain(|id, _| state.sagas.get(id).is_some_and(|saga| !saga.status().is_end()));
-        let mut waiting: Vec<(DateTime<Utc>, SagaId)> = due.iter().filter(|(_, at)| **at <= now).map(|(id, at)| (*at, *id)).collect();
+        let seq = |id: &SagaId| state.sagas.get(id).map(|saga| (saga.shard(), saga.seq));
+        let waiting = due.iter().filter(|(_, at)| **at <= now);
+        let mut waiting: Vec<(DateTime<Utc>, Option<(Shard, i64)>, SagaId)> = waiting.map(|(id, at)| (*at, seq(id), *id)).collect();
+        // Not by the ids, which are other ones in each run.
         waiting.sort_unstable();
         let mut claimed = Vec::new();
-        for (_, id) in page(waiting, limit) {
+        for (.., id) in page(waiting, limit) {
             due.insert(id, now + TimeDelta::from_std(lease).unwrap_or_default());
             let claim = state.claims.entry(id).or_default();
             *claim += 1;
@@ -310,86 +252,5 @@ impl Ledger for Journal {
 
     async fn ping(&self) -> Result<()> {
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Outbox for Journal {
-    async fn read(&self, shard: Shard, after: i64, limit: u32) -> Result<Vec<OutboxRow>> {
-        let rows = self.rows();
-        let of_shard = rows.shards.get(&shard).map_or([].as_slice(), |shard| shard.rows.as_slice());
-        let from = usize::try_from(after).unwrap_or(0).min(of_shard.len());
-        Ok(of_shard.iter().skip(from).take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
-    }
-
-    async fn read_thresholds(&self, _: &[(Shard, i64)], _: u32) -> Result<Vec<OutboxRow>> {
-        Ok(Vec::new())
-    }
-
-    async fn heads(&self) -> Result<Vec<ShardHead>> {
-        let rows = self.rows();
-        let head = |(shard, of_shard): (&Shard, &ShardRows)| ShardHead {
-            shard: *shard,
-            last_seq: last_seq(of_shard),
-            published_through: of_shard.published_through,
-            archived_through: 0,
-        };
-        Ok(rows.shards.iter().map(head).collect())
-    }
-
-    async fn acquire_leases(&self, owner: Uuid, ttl: Duration) -> Result<Vec<ShardLease>> {
-        let now = self.clock.now();
-        let until = now + TimeDelta::from_std(ttl).unwrap_or_default();
-        let mut rows = self.rows();
-        rows.relays.insert(owner, until);
-        rows.relays.retain(|_, until| *until > now);
-        let share = rows.shards.len().div_ceil(rows.relays.len().max(1));
-        let mut held = 0;
-        for shard in rows.shards.values_mut().filter(|shard| shard.owner == Some(owner)) {
-            if held < share {
-                held += 1;
-                shard.lease_until = until;
-            } else {
-                shard.owner = None;
-            }
-        }
-        for shard in rows.shards.values_mut() {
-            let free = shard.owner.is_none() || (shard.owner != Some(owner) && shard.lease_until <= now);
-            if free && held < share {
-                held += 1;
-                (shard.owner, shard.lease_until) = (Some(owner), until);
-                shard.fencing += 1;
-            }
-        }
-        let lease = |(shard, of_shard): (&Shard, &ShardRows)| ShardLease {
-            shard: *shard,
-            fencing: of_shard.fencing,
-            published_through: of_shard.published_through,
-        };
-        Ok(rows.shards.iter().filter(|(_, shard)| shard.owner == Some(owner)).map(lease).collect())
-    }
-
-    async fn release_leases(&self, owner: Uuid) -> Result<()> {
-        let mut rows = self.rows();
-        rows.relays.remove(&owner);
-        rows.shards.values_mut().filter(|shard| shard.owner == Some(owner)).for_each(|shard| shard.owner = None);
-        Ok(())
-    }
-
-    async fn mark_published(&self, marks: &[(ShardLease, i64)]) -> Result<Vec<Shard>> {
-        let mut rows = self.rows();
-        let mut ignored = Vec::new();
-        for (lease, through) in marks {
-            match rows.shards.get_mut(&lease.shard) {
-                Some(shard) if shard.fencing == lease.fencing => shard.published_through = shard.published_through.max(*through),
-                _ => ignored.push(lease.shard),
-            }
-        }
-        Ok(ignored)
-    }
-
-    async fn wait(&self, timeout: Duration) {
-        // Late is as good as woken: the caller looks either way.
-        let _ = tokio::time::timeout(timeout, self.news.notified()).await;
     }
 }

@@ -1,36 +1,72 @@
-//! What the simulated processes only look at: people without tiers, settings without limits, no webhooks, no replays. A limit needs buckets, whose
-//! loss and restoring have tests of their own; here it would only hide the ledger behind refusals.
+//! What the simulated processes only look at: people without tiers, settings, no webhooks.
 //!
 //! What a process asks again and again has its [`Life`]: a dead one asks no more, and a stopped one not until it wakes.
 
-use crate::network::Life;
+use crate::link::Life;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::{
-    generation::Generation,
-    ids::{EventId, KeyId, OrgId, Payer, Shard, UserId},
-    replay::Replay,
-    settings::{Settings, SettingsChange, SettingsEffect},
-};
-use futures::{
-    StreamExt,
-    stream::{self, BoxStream},
+    amount::Tokens,
+    fixed_point::Thousandths,
+    ids::{EventId, KeyId, OrgId, Payer, Provider, Shard, UserId},
+    money::{Money, Price},
+    settings::{Algorithm, Limit, LimitScope, OnOutage, Settings, SettingsChange, SettingsEffect},
 };
 use ports::{
     Result, StoreError,
     accounts::{Accounts, ApiKey, KeyHash, Member, Org, SpendFacts},
-    generations::{CellPage, Generations},
-    rate_limits::{Bucket, GiveBack, RateLimits, Take, TakeAnswer, Use, Verdict},
-    replays::{Replaced, Replays, StoredReplay},
     settings::{SettingsStore, SettingsVersion},
     webhooks::{Delivery, DeliveryOutcome, Tidings, Webhook, Webhooks},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use uuid::Uuid;
 
-/// The shipped settings without their limits.
-pub fn settings() -> Settings {
-    Settings { limits: BTreeMap::new(), ..Settings::default() }
+/// The shipped settings with a price of what is spent and purchased, and with limits of their own, if any: these hide the ledger behind
+/// refusals.
+pub fn settings(limited: bool) -> Arc<Settings> {
+    let settings = if limited { &*LIMITED } else { &*UNLIMITED };
+    Arc::clone(settings)
+}
+
+static UNLIMITED: LazyLock<Arc<Settings>> = LazyLock::new(|| with_limits(BTreeMap::new()));
+static LIMITED: LazyLock<Arc<Settings>> = LazyLock::new(|| {
+    let spent = Limit { leak_rate_per_second: Some(Thousandths::ONE), ..limit(Algorithm::LeakyBucket, 4_000) };
+    with_limits([("spent".to_owned(), spent), ("running".to_owned(), limit(Algorithm::Concurrency, 2))].into())
+});
+
+fn with_limits(limits: BTreeMap<String, Limit>) -> Arc<Settings> {
+    let money = "EUR".parse().ok().map(|currency| Money { currency, minor_unit_digits: 6 });
+    let prices = price().map(|price| ("all".to_owned(), price)).into_iter().collect();
+    Arc::new(Settings { limits, money, prices, ..Settings::default() })
+}
+
+/// Of each user; refuses while its buckets cannot be asked, so that what passed is known to the buckets.
+fn limit(algorithm: Algorithm, capacity: i64) -> Limit {
+    Limit {
+        scope: LimitScope::User,
+        provider: None,
+        model: None,
+        algorithm,
+        capacity: Tokens::new(capacity).unwrap_or(Tokens::ZERO),
+        leak_rate_per_second: None,
+        window_seconds: None,
+        on_outage: OnOutage::Closed,
+    }
+}
+
+fn price() -> Option<Price> {
+    Some(Price {
+        provider: Provider::parse("openai").ok()?,
+        model: None,
+        effective_from: None,
+        input_per_million: "3".parse().ok()?,
+        output_per_million: "7.5".parse().ok()?,
+        cached_input_per_million: None,
+    })
 }
 
 fn not_simulated<T>() -> Result<T> {
@@ -97,48 +133,19 @@ impl Accounts for Nobody {
     }
 }
 
-pub struct NoLimits;
-
-#[async_trait]
-impl RateLimits for NoLimits {
-    async fn take(&self, requests: &[Take]) -> Result<Vec<TakeAnswer>> {
-        Ok(requests.iter().map(|_| TakeAnswer { verdict: Verdict::Allowed, levels: Vec::new() }).collect())
-    }
-    async fn restore(&self, _: Payer, _: &[Use]) -> Result<()> {
-        Ok(())
-    }
-    async fn fill(&self, _: &[Take]) -> Result<()> {
-        Ok(())
-    }
-    async fn give_back(&self, _: &[GiveBack]) -> Result<()> {
-        Ok(())
-    }
-    async fn known_since(&self, _: Payer) -> Result<Option<i64>> {
-        Ok(Some(0))
-    }
-    async fn forget(&self, _: Payer) -> Result<()> {
-        Ok(())
-    }
-    async fn peek(&self, _: &[Bucket]) -> Result<Vec<domain::bucket::Reading>> {
-        Ok(Vec::new())
-    }
-    async fn ping(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-pub struct Shipped;
+pub struct Shipped(pub Arc<Settings>);
 
 #[async_trait]
 impl SettingsStore for Shipped {
     async fn load(&self) -> Result<Settings> {
-        Ok(settings())
+        Ok(Settings::clone(&self.0))
     }
     async fn change(&self, _: SettingsChange, _: &str, _: DateTime<Utc>) -> Result<(SettingsEffect, Settings)> {
         not_simulated()
     }
+    /// They have never been changed.
     async fn history(&self, _: u32) -> Result<Vec<SettingsVersion>> {
-        Ok(Vec::new())
+        Ok(vec![SettingsVersion { version: 1, author: "simulation".into(), at: DateTime::UNIX_EPOCH, change: None }])
     }
     async fn wait(&self, _: i64, timeout: Duration) {
         tokio::time::sleep(timeout).await;
@@ -179,40 +186,5 @@ impl Webhooks for NoWebhooks {
     }
     async fn forget(&self, _: DateTime<Utc>) -> Result<u64> {
         Ok(0)
-    }
-}
-
-pub struct NoReplays(pub Arc<Life>);
-
-#[async_trait]
-impl Replays for NoReplays {
-    async fn create(&self, _: Uuid, _: &Replay) -> Result<Option<StoredReplay>> {
-        not_simulated()
-    }
-    async fn find(&self, _: Uuid) -> Result<Option<StoredReplay>> {
-        Ok(None)
-    }
-    async fn list(&self, _: u32) -> Result<Vec<StoredReplay>> {
-        Ok(Vec::new())
-    }
-    async fn running(&self) -> Result<Option<StoredReplay>> {
-        self.0.runs().await;
-        Ok(None)
-    }
-    async fn replace(&self, _: &mut StoredReplay) -> Result<Replaced> {
-        not_simulated()
-    }
-}
-
-#[async_trait]
-impl Generations for NoReplays {
-    fn scan_cells(&self, _: Generation) -> BoxStream<'_, Result<CellPage>> {
-        stream::once(std::future::ready(not_simulated())).boxed()
-    }
-    async fn make_live(&self, _: Generation) -> Result<Generation> {
-        not_simulated()
-    }
-    async fn drop_generation(&self, _: i32) -> Result<()> {
-        not_simulated()
     }
 }

@@ -20,7 +20,10 @@ use std::{
 };
 use uuid::Uuid;
 
-pub const GENERATION: Generation = Generation { id: 1, started_at_micros: 1_767_225_600_000_000 };
+/// Cells of one page of a scan.
+const PAGE: usize = 100;
+
+pub const FIRST_GENERATION: Generation = Generation { id: 1, started_at_micros: 1_767_225_600_000_000 };
 
 type RawPartition = (Uuid, NaiveDate, Shard);
 
@@ -29,6 +32,8 @@ struct Rows {
     raw: BTreeMap<RawPartition, BTreeMap<EventId, UsageEvent>>,
     cells: BTreeMap<(i32, CellKey), (i64, CellValue)>,
     states: BTreeMap<(i32, Shard), (i64, ShardState)>,
+    /// `None`: the first one.
+    live: Option<Generation>,
 }
 
 /// One row on its way to the store.
@@ -58,6 +63,30 @@ impl Usage {
         }
     }
 
+    pub fn live(&self) -> Generation {
+        self.rows().live.unwrap_or(FIRST_GENERATION)
+    }
+
+    /// Some of the cells behind this one, in their order; none at the end.
+    pub fn cells_after(&self, generation: Generation, after: Option<&CellKey>) -> Vec<(CellKey, CellValue)> {
+        let rows = self.rows();
+        let wanted = rows.cells.iter().filter(|((of, key), _)| *of == generation.id && after.is_none_or(|after| key > after));
+        wanted.take(PAGE).map(|((_, key), (_, value))| (key.clone(), *value)).collect()
+    }
+
+    /// The generation that is live then: the pointer turns to larger numbers only.
+    pub fn make_live(&self, generation: Generation) -> Generation {
+        let mut rows = self.rows();
+        let live = rows.live.filter(|live| live.id >= generation.id).unwrap_or(generation);
+        *rows.live.insert(live)
+    }
+
+    pub fn drop_generation(&self, generation: i32) {
+        let mut rows = self.rows();
+        rows.cells.retain(|(of, _), _| *of != generation);
+        rows.states.retain(|(of, _), _| *of != generation);
+    }
+
     pub fn land(&self, row: Row) {
         let mut rows = self.rows();
         match row {
@@ -81,7 +110,7 @@ fn put<K: Ord, V>(rows: &mut BTreeMap<K, (i64, V)>, key: K, generation: Generati
 #[async_trait]
 impl UsageStore for Usage {
     async fn live_generation(&self) -> Result<Generation> {
-        Ok(GENERATION)
+        Ok(self.live())
     }
 
     async fn shard_states(&self, generation: Generation, shards: &[Shard]) -> Result<Vec<ShardState>> {
