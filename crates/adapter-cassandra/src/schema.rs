@@ -2,6 +2,11 @@
 
 use crate::{away, session::Cassandra};
 use ports::Result;
+use scylla::statement::Statement;
+use std::time::Duration;
+
+/// Cassandra makes one change of a schema after the other, and waits for the disk at each: beside others that migrate, seconds go by.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 const KEYSPACE: &str = include_str!("../../../cql/000_keyspace.cql");
 const TABLES: [&str; 5] = [
@@ -22,10 +27,10 @@ impl Cassandra {
         let session = self.session().await?;
         let keyspace =
             KEYSPACE.replace("{keyspace}", self.keyspace()).replace("{replication_factor}", &self.replication_factor().to_string());
-        session.query_unpaged(keyspace, ()).await.map_err(away)?;
+        session.query_unpaged(change(keyspace), ()).await.map_err(away)?;
         session.use_keyspace(self.keyspace(), false).await.map_err(away)?;
         for table in TABLES {
-            session.query_unpaged(table, ()).await.map_err(away)?;
+            session.query_unpaged(change(table), ()).await.map_err(away)?;
         }
         Ok(())
     }
@@ -37,9 +42,15 @@ impl Cassandra {
     pub async fn drop_keyspace(&self) -> Result<()> {
         let session = self.session().await?;
         // The name is a checked identifier.
-        session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {}", self.keyspace()), ()).await.map_err(away)?;
+        session.query_unpaged(change(format!("DROP KEYSPACE IF EXISTS {}", self.keyspace())), ()).await.map_err(away)?;
         Ok(())
     }
+}
+
+fn change(cql: impl Into<String>) -> Statement {
+    let mut statement = Statement::new(cql);
+    statement.set_request_timeout(Some(CHANGE_TIMEOUT));
+    statement
 }
 
 #[cfg(test)]
