@@ -32,7 +32,7 @@ fn events() -> Vec<UsageEvent> {
             user_id: Some(UserId(Uuid::from_u128(10 + number % 2))),
             key_id: None,
             provider: Some(Provider::parse(["openai", "qwen"][index % 2]).unwrap()),
-            model: (index % 5 == 0).then(|| Model::parse("gpt-4o").unwrap()),
+            model: index.is_multiple_of(5).then(|| Model::parse("gpt-4o").unwrap()),
             charge_id: None,
             tokens: Tokens::new(1 + i64::try_from(index).unwrap()).unwrap(),
             count: 1,
