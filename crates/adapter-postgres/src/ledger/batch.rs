@@ -102,3 +102,62 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{
+        amount::Tokens,
+        budget::{BudgetKey, BudgetUnit},
+        ids::{ChargeId, Payer, Provider, SagaId, UserId},
+        ledger::{Changed, Command, Request},
+        pool::PoolKey,
+        time::Period,
+    };
+    use ports::ledger::{Claim, Idempotency, IdempotencyKey};
+    use uuid::Uuid;
+
+    fn pool() -> PoolKey {
+        PoolKey { payer: Payer::User(UserId(Uuid::from_u128(1))), provider: Provider::parse("openai").unwrap() }
+    }
+
+    fn is_one_statement(change: impl FnOnce(&mut Changed)) -> bool {
+        let mut batch = Batch::new(LedgerState::default(), BTreeMap::new(), Utc::now());
+        change(&mut batch.state.changed);
+        batch.is_one_statement()
+    }
+
+    // A batch that is called one statement is written without a transaction around it: a second statement could be lost alone.
+    #[test]
+    fn what_takes_a_further_statement_is_not_one() {
+        let (charge, now) = (ChargeId(Uuid::from_u128(2)), Utc::now());
+        assert!(is_one_statement(|changed| {
+            changed.pools.insert(pool());
+            changed.charges.insert(charge);
+            changed.new_charges.insert(charge);
+        }));
+        assert!(!is_one_statement(|changed| _ = changed.charges.insert(charge)), "a charge that existed");
+        assert!(!is_one_statement(|changed| _ = changed.past_periods.insert((pool(), now))), "a period that is over");
+        assert!(!is_one_statement(|changed| _ = changed.sagas.insert(SagaId(Uuid::from_u128(3)))), "a saga");
+        let budget = BudgetKey { payer: pool().payer, member: None, provider: None, unit: BudgetUnit::Tokens, period: Period::Day };
+        assert!(!is_one_statement(|changed| _ = changed.budgets.insert(budget)), "a budget");
+    }
+
+    #[test]
+    fn a_lease_that_is_taken_over_is_not_written_by_the_one_statement() {
+        let command = Command::Grant { pool: pool(), tokens: Tokens::new(1).unwrap(), reason: "test".into() };
+        let key = IdempotencyKey { scope: "user:1".into(), key: "a".into() };
+        let request = LedgerRequest {
+            request: Request { command, now: Utc::now(), allowance_cap: None, cost: None },
+            shard: pool().payer.shard(),
+            idempotency: Some(Idempotency { key, fingerprint: [0; 32], claim: Claim::Completes, context: Vec::new() }),
+            trace_parent: None,
+            seen: Vec::new(),
+        };
+        let mut batch = Batch::new(LedgerState::default(), BTreeMap::new(), Utc::now());
+        assert!(batch.claims.only_inserts() && batch.is_one_statement());
+        batch.claims.take_lease(&request);
+        assert!(!batch.claims.only_inserts() && !batch.is_one_statement());
+        assert!(!batch.changes_nothing());
+    }
+}
