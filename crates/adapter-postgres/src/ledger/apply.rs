@@ -197,3 +197,25 @@ fn broken(failure: Failure) -> Broken {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn cut() -> Failure {
+        Failure::Sql(sqlx::Error::Io(io::Error::from(io::ErrorKind::ConnectionReset)))
+    }
+
+    #[test]
+    fn a_commit_whose_answer_is_lost_is_unknown_and_not_tried_again() {
+        let lost = committed(Ok(Err(cut())));
+        assert!(matches!(lost, Err(Broken::Final(StoreError::OutcomeUnknown { .. }))));
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_before_the_commit_is_another_try_and_what_will_not_pass_is_none() {
+        assert!(matches!(broken(cut()), Broken::Again(_, Cause::Passing)));
+        assert!(matches!(broken(Failure::Sql(sqlx::Error::RowNotFound)), Broken::Final(_)));
+    }
+}
