@@ -9,8 +9,15 @@ use sqlx::{AssertSqlSafe, Executor, PgPool, postgres::PgPoolOptions};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
+use tokio::time::sleep;
 use uuid::Uuid;
+
+/// Behind the name of a database, of the one that the ledger is divided with.
+const FURTHER: &str = "_further";
+/// A second apart, after the first.
+const DROP_TRIES: usize = 20;
 
 /// Where the real servers are.
 #[derive(Clone)]
@@ -85,11 +92,23 @@ impl Installation {
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let installation = Self { name, servers: servers.clone(), weir: weir.to_owned(), env, admin_key, data };
-        let output = installation.command().arg("migrate").stdin(Stdio::null()).output().context("weir cannot be started")?;
-        if !output.status.success() {
-            bail!("weir migrate failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
+        installation.run(&["migrate"])?;
         Ok(installation)
+    }
+
+    /// Moves the upper half of the shards to a further database on the same server.
+    pub fn divide(&mut self) -> Result<()> {
+        self.env.push(("WEIR__POSTGRES__LEDGER_URLS".into(), format!("{}{FURTHER}", self.database_url())));
+        self.run(&["migrate"])?;
+        self.run(&["ledger", "move", "--shards", "32-63", "--to", "1"])
+    }
+
+    fn run(&self, args: &[&str]) -> Result<()> {
+        let output = self.command().args(args).stdin(Stdio::null()).output().context("weir cannot be started")?;
+        if !output.status.success() {
+            bail!("weir {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
     }
 
     /// A `weir` command with these settings and nothing else of ours from the environment.
@@ -144,10 +163,23 @@ impl Installation {
 
     async fn drop_database(&self) -> Result<()> {
         let server = self.connect(self.servers.postgres_url.clone()).await?;
-        // The name is ours: letters and digits.
-        let dropped = server.pool().execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))).await;
+        let mut dropped = Ok(());
+        for suffix in ["", FURTHER] {
+            // The name is ours: letters and digits.
+            let statement = format!("DROP DATABASE IF EXISTS {}{suffix} WITH (FORCE)", self.name);
+            let drop_once = async || server.pool().execute(AssertSqlSafe(statement.clone())).await.map(drop);
+            let mut end = drop_once().await;
+            // The server's own vacuum may be at work in it, which only the server may end.
+            for _ in 0..DROP_TRIES {
+                if end.is_err() {
+                    sleep(Duration::from_secs(1)).await;
+                    end = drop_once().await;
+                }
+            }
+            dropped = dropped.and(end);
+        }
         server.close().await;
-        dropped.map(drop).map_err(Into::into)
+        dropped.map_err(Into::into)
     }
 
     async fn drop_keyspace(&self) -> Result<()> {

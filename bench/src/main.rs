@@ -9,6 +9,7 @@ mod check;
 mod consume;
 mod consumer;
 mod contenders;
+mod databases;
 mod endpoint;
 mod events;
 mod figures;
@@ -66,7 +67,7 @@ pub struct Args {
     /// Which legs
     #[arg(
         long,
-        default_value = "consume,check,relay,consumer,batch,history,tenants,purchase,audit",
+        default_value = "consume,check,relay,consumer,batch,history,tenants,databases,purchase,audit",
         value_delimiter = ',',
         value_name = "LIST"
     )]
@@ -83,7 +84,7 @@ pub struct Args {
     /// Items in one call of the batch legs
     #[arg(long, default_value = "128,512", value_delimiter = ',', value_name = "LIST", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     items: Vec<usize>,
-    /// Charges of the long history; 10000000 take some minutes and 10 GB
+    /// Charges of the long history; 10000000 take some minutes and 20 GB
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(10_000..=100_000_000))]
     history_rows: i64,
     /// Events that are audited, at least; 10000000 take long to be booked
@@ -115,6 +116,7 @@ enum Leg {
     Batch,
     History,
     Tenants,
+    Databases,
     Purchase,
     Audit,
 }
@@ -194,6 +196,7 @@ async fn run(args: Args) -> Result<()> {
             Leg::Batch => batch::run(&plan, &mut report).await,
             Leg::History => history::run(&plan, &mut report).await,
             Leg::Tenants => tenants::run(&plan, &mut report).await,
+            Leg::Databases => databases::run(&plan, &mut report).await,
             Leg::Purchase => purchase::run(&plan, &mut report).await,
             Leg::Audit => audit::run(&plan, &mut report).await,
         };
