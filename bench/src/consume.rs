@@ -4,7 +4,7 @@ use crate::{
     Plan,
     endpoint::{Endpoint, order},
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_two_fresh_ones},
     load::Pace,
     log,
     meter::Meter,
@@ -21,17 +21,14 @@ const MODES: [&str; 2] = ["grouped", "per_request"];
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note("consume: starting grouped and per_request, making users");
-    let grouped = Installation::create(&plan.weir, &plan.servers)?;
-    let per_request = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &grouped, &per_request, report)).await;
-    grouped.remove().await;
-    per_request.remove().await;
-    measured
+    on_two_fresh_ones(plan, async |[grouped, per_request]| measure(plan, grouped, per_request, report).await).await
 }
 
 async fn measure(plan: &Plan, grouped: &Installation, per_request: &Installation, report: &mut Report) -> Result<()> {
-    let grouped = start(plan, grouped, "grouped").await?;
-    let per_request = start(plan, per_request, "per_request").await?;
+    let echoing =
+        async |installation, write| start(plan, installation, &[("WEIR__LEDGER__WRITE", write), ("WEIR__BENCH__ECHO", "true")]).await;
+    let (grouped, _) = echoing(grouped, "grouped").await?;
+    let (per_request, _) = echoing(per_request, "per_request").await?;
     let echo = to_echo(&grouped.requests);
     for round in 0..plan.rounds {
         let mut half_rate = None;
@@ -64,12 +61,12 @@ async fn measure(plan: &Plan, grouped: &Installation, per_request: &Installation
     Ok(())
 }
 
-async fn start(plan: &Plan, installation: &Installation, write: &str) -> Result<Endpoint> {
-    let env = [("WEIR__LEDGER__WRITE", write), ("WEIR__BENCH__ECHO", "true")];
-    let process = Process::start(installation, ROLES, &env)?;
+/// A process that serves consumes, and the users who spend, with pools that never run dry.
+pub async fn start(plan: &Plan, installation: &Installation, env: &[(&str, &str)]) -> Result<(Endpoint, Users)> {
+    let process = Process::start(installation, ROLES, env)?;
     let users = Users::make(installation, process.address).await.context("making users")?;
     let meter = Meter::of_postgres(&installation.database().await?).await?;
-    Ok(Endpoint::new(process, users.consumes(&plan.amounts)?).beside(meter))
+    Ok((Endpoint::new(process, users.consumes(&plan.amounts)?).beside(meter), users))
 }
 
 fn closed_leg(connections: usize) -> String {

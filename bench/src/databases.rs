@@ -1,17 +1,13 @@
 //! The ledger in two databases, half of the shards in each, against one: what a group commit costs that becomes two.
 
 use crate::{
-    Plan,
-    consume::ROLES,
+    Plan, consume,
     endpoint::{Endpoint, order},
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_two_fresh_ones},
     log,
-    meter::Meter,
-    process::Process,
-    users::Users,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 const LEG: &str = "consume over two databases of one server, 64 connections";
 const CONNECTIONS: usize = 64;
@@ -19,16 +15,11 @@ const ONE: &str = "one database";
 const TWO: &str = "two databases";
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let one = Installation::create(&plan.weir, &plan.servers)?;
-    let mut two = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(async {
+    on_two_fresh_ones(plan, async |[one, two]| {
         two.divide()?;
-        compare(plan, &one, &two, report).await
-    });
-    let measured = measured.await;
-    one.remove().await;
-    two.remove().await;
-    measured
+        compare(plan, one, two, report).await
+    })
+    .await
 }
 
 async fn compare(plan: &Plan, one: &Installation, two: &Installation, report: &mut Report) -> Result<()> {
@@ -48,10 +39,7 @@ async fn compare(plan: &Plan, one: &Installation, two: &Installation, report: &m
 
 async fn start(plan: &Plan, installation: &Installation, name: &str) -> Result<Endpoint> {
     log::note(&format!("databases: starting weir with {name}"));
-    let process = Process::start(installation, ROLES, &[])?;
-    let users = Users::make(installation, process.address).await.context("making users")?;
-    let meter = Meter::of_postgres(&installation.database().await?).await?;
-    let endpoint = Endpoint::new(process, users.consumes(&plan.amounts)?).beside(meter);
+    let (endpoint, _) = consume::start(plan, installation, &[]).await?;
     // Buckets of a payer are restored when it is first seen; that is not what is measured.
     endpoint.closed(plan, name, CONNECTIONS).await?;
     Ok(endpoint)

@@ -1,16 +1,12 @@
 //! Whether a consume costs more when there is a long history: charges, events and today's answers, many of each against ten thousand.
 
 use crate::{
-    Plan,
-    consume::ROLES,
+    Plan, consume,
     endpoint::{Endpoint, order},
     events::Generator,
     figures::{Goal, Report, Sample},
-    installation::{Installation, unless_interrupted},
+    installation::{Installation, on_two_fresh_ones},
     log,
-    meter::Meter,
-    process::Process,
-    users::Users,
 };
 use adapter_postgres::{PackedEvent, PackedRows};
 use anyhow::{Context, Result};
@@ -28,12 +24,7 @@ const SHORT: i64 = 10_000;
 const ROWS_PER_STATEMENT: i64 = 250_000;
 
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let short = Installation::create(&plan.weir, &plan.servers)?;
-    let long = Installation::create(&plan.weir, &plan.servers)?;
-    let measured = unless_interrupted(measure(plan, &short, &long, report)).await;
-    short.remove().await;
-    long.remove().await;
-    measured
+    on_two_fresh_ones(plan, async |[short, long]| measure(plan, short, long, report).await).await
 }
 
 async fn measure(plan: &Plan, short: &Installation, long: &Installation, report: &mut Report) -> Result<()> {
@@ -58,14 +49,10 @@ async fn measure(plan: &Plan, short: &Installation, long: &Installation, report:
 
 async fn start(plan: &Plan, installation: &Installation, rows: i64, name: &str) -> Result<Endpoint> {
     log::note(&format!("history: starting weir with {name}"));
-    let process = Process::start(installation, ROLES, &[])?;
-    let users = Users::make(installation, process.address).await.context("making users")?;
-    let database = installation.database().await?;
-    let meter = Meter::of_postgres(&database).await?;
-    let endpoint = Endpoint::new(process, users.consumes(&plan.amounts)?).beside(meter);
+    let (endpoint, users) = consume::start(plan, installation, &[]).await?;
     // The first answers are the pattern of the others.
     endpoint.closed(plan, name, CONNECTIONS).await?;
-    write(&database, &users.ids, &plan.amounts, rows).await.context("writing the history")?;
+    write(&installation.database().await?, &users.ids, &plan.amounts, rows).await.context("writing the history")?;
     Ok(endpoint)
 }
 

@@ -165,25 +165,27 @@ impl Installation {
         let server = self.connect(self.servers.postgres_url.clone()).await?;
         let mut dropped = Ok(());
         for suffix in ["", FURTHER] {
-            // The name is ours: letters and digits.
-            let statement = format!("DROP DATABASE IF EXISTS {}{suffix} WITH (FORCE)", self.name);
-            let drop_once = async || server.pool().execute(AssertSqlSafe(statement.clone())).await.map(drop);
-            let mut end = drop_once().await;
-            // The server's own vacuum may be at work in it, which only the server may end.
-            for _ in 0..DROP_TRIES {
-                if end.is_err() {
-                    sleep(Duration::from_secs(1)).await;
-                    end = drop_once().await;
-                }
-            }
-            dropped = dropped.and(end);
+            dropped = dropped.and(drop_patiently(server.pool(), &format!("{}{suffix}", self.name)).await);
         }
         server.close().await;
-        dropped.map_err(Into::into)
+        dropped
     }
 
     async fn drop_keyspace(&self) -> Result<()> {
         Ok(self.cassandra().await?.drop_keyspace().await?)
+    }
+}
+
+/// The server's own vacuum may be at work in it, which only the server may end.
+async fn drop_patiently(server: &PgPool, database: &str) -> Result<()> {
+    let mut failures = 0;
+    loop {
+        // The name is ours: letters, digits and the suffix.
+        match server.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"))).await {
+            Err(_) if failures < DROP_TRIES => failures += 1,
+            end => return end.map(drop).map_err(Into::into),
+        }
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -192,6 +194,17 @@ pub async fn on_a_fresh_one<T>(plan: &Plan, measure: impl AsyncFnOnce(&Installat
     let installation = Installation::create(&plan.weir, &plan.servers)?;
     let measured = unless_interrupted(measure(&installation)).await;
     installation.remove().await;
+    measured
+}
+
+/// The same on two, which are compared.
+pub async fn on_two_fresh_ones<T>(plan: &Plan, measure: impl AsyncFnOnce(&mut [Installation; 2]) -> Result<T>) -> Result<T> {
+    let first = Installation::create(&plan.weir, &plan.servers)?;
+    let mut both = [first, Installation::create(&plan.weir, &plan.servers)?];
+    let measured = unless_interrupted(measure(&mut both)).await;
+    for installation in both {
+        installation.remove().await;
+    }
     measured
 }
 
