@@ -42,18 +42,10 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 
 /// How many events there are.
 async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) -> Result<f64> {
-    let process = Process::start(installation, &format!("{ROLES},outbox-relay,analytics"), &[])?;
-    let users = Users::make(installation, process.address).await.context("making users")?;
+    let (process, _) = booked(plan, installation).await?;
+    process.stop().await;
     let database = installation.database().await?;
-    let endpoint = Endpoint::new(process, batches(plan, &users, ITEMS)?);
-    let mut written = 0;
-    while written < plan.audit_events {
-        endpoint.closed(plan, "booking", CONNECTIONS).await?;
-        written = events_written(&database).await?;
-    }
-    log::note(&format!("audit: {written} events booked, waiting for the totals"));
-    wait_for_totals(installation, written).await?;
-    endpoint.process.stop().await;
+    let written = events_written(&database).await?;
     let events = number(u64::try_from(written)?);
     for round in 0..plan.rounds {
         log::note(&format!("audit: round {} of {}", round + 1, plan.rounds));
@@ -66,7 +58,23 @@ async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) 
     Ok(events)
 }
 
-async fn wait_for_totals(installation: &Installation, written: i64) -> Result<()> {
+/// A process with every role of the pipeline, through which events went until all were counted, and who spent.
+pub async fn booked(plan: &Plan, installation: &Installation) -> Result<(Process, Users)> {
+    let process = Process::start(installation, &format!("{ROLES},outbox-relay,analytics"), &[])?;
+    let users = Users::make(installation, process.address).await.context("making users")?;
+    let database = installation.database().await?;
+    let endpoint = Endpoint::new(process, batches(plan, &users, ITEMS)?);
+    while events_written(&database).await? < plan.audit_events {
+        endpoint.closed(plan, "booking", CONNECTIONS).await?;
+    }
+    log::note("audit: booked, waiting for the totals");
+    wait_for_totals(installation).await?;
+    Ok((endpoint.process, users))
+}
+
+/// Until they count what is in the ledger now.
+pub async fn wait_for_totals(installation: &Installation) -> Result<()> {
+    let written = events_written(&installation.database().await?).await?;
     let store = installation.cassandra().await?;
     let generation = store.live_generation().await?;
     let shards: Vec<Shard> = Shard::all().collect();

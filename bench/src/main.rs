@@ -5,6 +5,7 @@
 
 mod audit;
 mod batch;
+mod beside;
 mod check;
 mod consume;
 mod consumer;
@@ -67,7 +68,7 @@ pub struct Args {
     /// Which legs
     #[arg(
         long,
-        default_value = "consume,check,relay,consumer,batch,history,tenants,databases,purchase,audit",
+        default_value = "consume,check,relay,consumer,batch,history,tenants,databases,purchase,audit,beside",
         value_delimiter = ',',
         value_name = "LIST"
     )]
@@ -87,7 +88,7 @@ pub struct Args {
     /// Charges of the long history; 10000000 take some minutes and 20 GB
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(i64).range(10_000..=100_000_000))]
     history_rows: i64,
-    /// Events that are audited, at least; 10000000 take long to be booked
+    /// Events that are audited, and replayed beside live usage, at least; 10000000 take long to be booked
     #[arg(long, default_value_t = 300_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1_000..=100_000_000))]
     audit_events: i64,
     /// Orgs that are compared with a single one
@@ -119,6 +120,7 @@ enum Leg {
     Databases,
     Purchase,
     Audit,
+    Beside,
 }
 
 /// What one leg of any kind needs to know.
@@ -199,6 +201,7 @@ async fn run(args: Args) -> Result<()> {
             Leg::Databases => databases::run(&plan, &mut report).await,
             Leg::Purchase => purchase::run(&plan, &mut report).await,
             Leg::Audit => audit::run(&plan, &mut report).await,
+            Leg::Beside => beside::run(&plan, &mut report).await,
         };
         // What the others found out took long enough to be shown.
         if let Err(error) = measured {

@@ -6,8 +6,14 @@ use serde_json::Value;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+use tokio::time::sleep;
 use uuid::Uuid;
+
+/// For the totals to follow after the last fault.
+const DRAINED_WITHIN: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_millis(500);
 
 pub struct Installation {
     weir: PathBuf,
@@ -93,18 +99,37 @@ impl Installation {
         Setup { weir: self.weir.clone(), roles, listen, env: self.env.clone(), data: self.data.clone(), logs: self.logs.clone() }
     }
 
-    /// `weir audit`, past all proxies: the number of events that it checked.
+    /// `weir audit`, past all proxies, when the totals have followed: the number of events that it checked.
     ///
     /// # Errors
     /// With what it found when it is not clean. The report is kept beside the logs.
     pub async fn audit(&self) -> Result<u64> {
-        let report = self.report().await?;
+        let report = self.drained().await?;
         if report["clean"] != true {
             let kept = self.logs.join(format!("audit-{}.json", Uuid::new_v4().simple()));
             std::fs::write(&kept, format!("{report:#}"))?;
             bail!("weir audit is not clean, see {}: {}", kept.display(), failed(&report));
         }
         report["checkedEvents"].as_u64().context("a report without checkedEvents")
+    }
+
+    /// What `weir audit` says when the totals have every event of the ledger.
+    ///
+    /// # Errors
+    /// When they have not in time.
+    pub async fn drained(&self) -> Result<Value> {
+        let began = Instant::now();
+        loop {
+            let report = self.report().await;
+            let pending = report.as_ref().ok().and_then(|report| report["totals"]["pending"].as_i64());
+            if pending == Some(0) {
+                return report;
+            }
+            if began.elapsed() > DRAINED_WITHIN {
+                bail!("the totals have not followed {} s after the last fault: {}", DRAINED_WITHIN.as_secs(), describe(&report, pending));
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// What `weir audit` says, clean or not.
@@ -143,6 +168,13 @@ fn place(stack: &Stack) -> Result<(String, PathBuf)> {
 
 fn admin_key() -> String {
     format!("weir_chaos_{}", Uuid::new_v4().simple())
+}
+
+fn describe(report: &Result<Value>, pending: Option<i64>) -> String {
+    match report {
+        Ok(_) => format!("{pending:?} events are pending"),
+        Err(error) => format!("{error:#}"),
+    }
 }
 
 /// The invariants that do not hold, with the first difference of each.

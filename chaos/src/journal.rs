@@ -64,6 +64,7 @@ async fn balances(journal: &Journal, booked: &HashMap<String, u64>, payers: &[Pa
                 journal.iter().filter(|(key, ticket)| ticket.payer == number && ticket.provider == *provider && booked.contains_key(*key));
             let spent: i64 = spends.map(|(_, ticket)| ticket.tokens).sum();
             let has = api.remaining(&payer.org, provider).await?;
+            ensure!(spent <= *had, "org {} had {had} tokens at {provider} and spent {spent}", payer.org);
             ensure!(has == had - spent, "org {} had {had} tokens at {provider}, spent {spent} and has {has}", payer.org);
         }
     }

@@ -15,15 +15,25 @@ use std::{
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
-const CLIENTS: usize = 8;
 const PROVIDERS: [&str; 2] = ["openai", "gemini"];
 const GRANTED: i64 = 1_000_000_000;
+/// Soon spent, also at the limits that everybody has.
+const GRANTED_SCARCELY: i64 = 11_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Between two requests of a client, and before it repeats one.
 const PAUSE: Duration = Duration::from_millis(15);
 const PAUSE_BEFORE_REPEAT: Duration = Duration::from_millis(100);
 /// After the last fault every request must be answered within this time.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
+
+/// What the payers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// More than the load can spend, and limits that it never reaches.
+    Plenty,
+    /// The limits that everybody has, and in every second org a pool that runs dry.
+    Scarce,
+}
 
 /// A front door, and the administrator's key to it.
 #[derive(Clone)]
@@ -74,11 +84,9 @@ impl Api {
         quota["remainingTokens"].as_i64().with_context(|| format!("a quota without remainingTokens: {quota}"))
     }
 
-    /// Orgs with more than the load can spend, and limits that it never reaches.
-    ///
     /// # Errors
     /// When an administrator's request is not answered with 2xx.
-    pub async fn payers(&self, count: usize) -> Result<Vec<Payer>> {
+    pub async fn payers(&self, count: usize, means: Means) -> Result<Vec<Payer>> {
         let wide = json!({"priority": 1, "bucketCapacityMultiplier": 100_000, "bucketLeakRateMultiplier": 1_000_000});
         self.expect(Method::PUT, "/api/v1/admin/tiers/WIDE", &wide).await?;
         let mut payers = Vec::new();
@@ -87,11 +95,14 @@ impl Api {
             let org = self.expect(Method::POST, "/api/v1/orgs", &json!({"name": format!("Chaos {number}")})).await?;
             let org = org["orgId"].as_str().context("an org without id")?.to_owned();
             self.expect(Method::PUT, &format!("/api/v1/orgs/{org}/members/{user}"), &json!({"role": "MEMBER"})).await?;
-            self.expect(Method::PUT, &format!("/api/v1/admin/orgs/{org}/tier"), &json!({"tier": "WIDE"})).await?;
+            if means == Means::Plenty {
+                self.expect(Method::PUT, &format!("/api/v1/admin/orgs/{org}/tier"), &json!({"tier": "WIDE"})).await?;
+            }
             self.expect(Method::PUT, &format!("/api/v1/admin/users/{user}/tier"), &json!({"tier": "WIDE"})).await?;
             let mut had = HashMap::new();
             for provider in PROVIDERS {
-                let grant = json!({"orgId": org, "provider": provider, "tokens": GRANTED, "reason": "load"});
+                let tokens = if means == Means::Scarce && number % 2 == 1 { GRANTED_SCARCELY } else { GRANTED };
+                let grant = json!({"orgId": org, "provider": provider, "tokens": tokens, "reason": "load"});
                 self.expect(Method::POST, "/api/v1/admin/pools/grant", &grant).await?;
                 had.insert(provider, self.remaining(&org, provider).await?);
             }
@@ -105,7 +116,10 @@ impl Api {
 struct Shared {
     stop: AtomicBool,
     answered: AtomicU64,
-    /// Attempts that were not answered with 2xx.
+    /// Requests that a limit refused, and that found too little in the pool.
+    limited: AtomicU64,
+    unpaid: AtomicU64,
+    /// Attempts that were not answered with 2xx, and should have been.
     failed: AtomicU64,
     /// What the latest of them was told.
     failure: Mutex<String>,
@@ -120,12 +134,12 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(api: &Api, payers: &[Payer]) -> Self {
+    pub fn start(api: &Api, payers: &[Payer], count: usize, means: Means) -> Self {
         let shared = Arc::new(Shared::default());
         let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
+        for number in 0..count {
             let payer = number % payers.len().max(1);
-            let client = Client { api: api.clone(), shared: Arc::clone(&shared), number, payer };
+            let client = Client { api: api.clone(), shared: Arc::clone(&shared), number, payer, means };
             if let Some(paying) = payers.get(payer) {
                 clients.spawn(client.spend(paying.clone()));
             }
@@ -138,7 +152,12 @@ impl Load {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
-    /// Attempts that were not.
+    /// Requests that were refused so far, by a limit and for want of tokens.
+    pub fn refused(&self) -> (u64, u64) {
+        (self.shared.limited.load(Ordering::Relaxed), self.shared.unpaid.load(Ordering::Relaxed))
+    }
+
+    /// Attempts that were not answered and should have been.
     pub fn failed(&self) -> u64 {
         self.shared.failed.load(Ordering::Relaxed)
     }
@@ -188,10 +207,13 @@ struct Client {
     shared: Arc<Shared>,
     number: usize,
     payer: usize,
+    means: Means,
 }
 
 enum Answer {
     Charge(String),
+    Limited,
+    Unpaid,
     Again(String),
     Wrong(String),
 }
@@ -213,6 +235,17 @@ impl Client {
                     Answer::Charge(id) => {
                         locked(&self.shared.journal).insert(key, Ticket { charge: Some(id), ..ticket });
                         self.shared.answered.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                    // From now on nobody asked for it: a charge would be one too many.
+                    Answer::Limited => {
+                        locked(&self.shared.journal).remove(&key);
+                        self.shared.limited.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                    Answer::Unpaid => {
+                        locked(&self.shared.journal).remove(&key);
+                        self.shared.unpaid.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
                     Answer::Again(why) => {
@@ -244,6 +277,8 @@ impl Client {
         }
         match status.as_u16() {
             503 if !pause => Answer::Wrong(format!("503 without Retry-After: {text}")),
+            429 if self.means == Means::Scarce => Answer::Limited,
+            402 if self.means == Means::Scarce => Answer::Unpaid,
             409 | 502 | 503 | 504 => Answer::Again(format!("{status} {text}")),
             _ => Answer::Wrong(format!("{status} {text}")),
         }

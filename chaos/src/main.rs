@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use chaos::{
     scenarios::{self, Scenario},
     stack::Stack,
-    stage::Stage,
+    stage::{How, Stage},
     table::{self, Row},
 };
 use clap::Parser;
@@ -27,6 +27,7 @@ use std::{
     after_help = "Exit codes: 0 everything held, 1 something did not (the table says what; logs and the audit's report stay in\n\
                   .local/chaos/installations), 2 it could not be tried.\n\
                   Examples:\n  make chaos\n  weir-chaos --short\n  weir-chaos --only commit-answer-cut --times 500\n  \
+                  weir-chaos --only killed- --only embedded-killed --times 250 --clients 64   (a thousand kills, a million requests)\n  \
                   weir-chaos --minutes 480 --seed 7   (overnight, in another order each round)"
 )]
 struct Args {
@@ -42,6 +43,12 @@ struct Args {
     /// Of the pauses between faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Clients that spend at once, each again 15 ms after it was answered
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    clients: usize,
+    /// How long a server that is killed stays away, instead of the scenario's own time
+    #[arg(long, value_name = "S")]
+    away_seconds: Option<u64>,
     /// Begin again until so much time has passed
     #[arg(long, value_name = "M", default_value_t = 0)]
     minutes: u64,
@@ -81,8 +88,9 @@ async fn run(args: &Args) -> Result<Vec<Row>> {
     let weir = args.weir.clone().map_or_else(beside, Ok)?;
     let weir = weir.canonicalize().with_context(|| format!("{} is missing: cargo build -p weir --features distributed", weir.display()))?;
     let clone = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no project around this crate")?;
+    let how = How { seed: args.seed, clients: args.clients, away: args.away_seconds.map(Duration::from_secs) };
     eprintln!("chaos: starting servers of its own in .local/chaos");
-    let mut stage = Stage::new(Stack::start(clone).await?, &weir, args.seed);
+    let mut stage = Stage::new(Stack::start(clone).await?, &weir, how);
     let rows = tokio::select! {
         rows = play(&mut stage, &chosen, args) => rows,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; the servers go on, until `WEIR_STACK_DIR=.local/chaos infra/local/stack down`"),

@@ -4,7 +4,7 @@ use crate::{
     fleet::{Detour, Fleet, Sizes},
     installation::Installation,
     journal::{self, Payer},
-    load::{Api, Load},
+    load::{Api, Load, Means},
     proxy::Proxy,
     scenarios::Scenario,
     stack::Stack,
@@ -24,7 +24,7 @@ const PAYERS: usize = 4;
 const REQUESTS_BEFORE: u64 = 60;
 /// And after the last one.
 const REQUESTS_AFTER: u64 = 60;
-/// For as many faults as are ordered to happen, and for the totals to follow in the end.
+/// For as many faults as are ordered to happen.
 const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -33,6 +33,24 @@ pub struct Stage {
     weir: PathBuf,
     installation: Option<Installation>,
     random: StdRng,
+    how: How,
+}
+
+/// What somebody who runs it may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Of the pauses between faults.
+    pub seed: u64,
+    /// Who spend at once.
+    pub clients: usize,
+    /// How long a server that is killed stays away, instead of the scenario's own time.
+    pub away: Option<Duration>,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { seed: 1, clients: 8, away: None }
+    }
 }
 
 /// What came of a scenario in which everything held.
@@ -57,8 +75,8 @@ pub struct Trial {
 }
 
 impl Stage {
-    pub fn new(stack: Stack, weir: &Path, seed: u64) -> Self {
-        Self { stack, weir: weir.to_owned(), installation: None, random: StdRng::seed_from_u64(seed) }
+    pub fn new(stack: Stack, weir: &Path, how: How) -> Self {
+        Self { stack, weir: weir.to_owned(), installation: None, random: StdRng::seed_from_u64(how.seed), how }
     }
 
     /// What is there serves for one trial after the other, until one fails: its traces are not the next one's doing.
@@ -116,16 +134,16 @@ impl Stage {
     /// When a process does not start or the first requests are not answered.
     pub async fn begin(&mut self, sizes: Sizes, detours: &[Detour]) -> Result<Trial> {
         let fleet = Fleet::start(self.installation().await?, sizes, detours).await?;
-        self.begin_with(fleet).await
+        self.begin_with(fleet, Means::Plenty).await
     }
 
     /// # Errors
     /// When the first requests are not answered.
-    pub async fn begin_with(&mut self, fleet: Fleet) -> Result<Trial> {
+    pub async fn begin_with(&mut self, fleet: Fleet, means: Means) -> Result<Trial> {
         let installation = self.installation().await?;
         let api = Api::new(fleet.url(), installation.admin_key.clone())?;
-        let payers = api.payers(PAYERS).await.context("preparing the payers")?;
-        let load = Load::start(&api, &payers);
+        let payers = api.payers(PAYERS, means).await.context("preparing the payers")?;
+        let load = Load::start(&api, &payers, self.how.clients, means);
         load.goes_on(REQUESTS_BEFORE).await.context("before the first fault")?;
         Ok(Trial { fleet, load, api, payers })
     }
@@ -142,10 +160,14 @@ impl Stage {
         }
         let journal = trial.load.finish().await?;
         journal::holds(&journal, &trial.payers, &trial.api).await?;
-        drained(&trial.api).await?;
         let events = self.installation().await?.audit().await?;
         trial.fleet.stop().await?;
         Ok(Proof { faults, answered: journal.len(), failed, events })
+    }
+
+    /// A server stays away for this long, or as it was asked for.
+    pub async fn away(&self, usually: Duration) {
+        sleep(self.how.away.unwrap_or(usually)).await;
     }
 
     /// A moment within these milliseconds, by the seed.
@@ -168,30 +190,4 @@ pub async fn struck(proxy: &Proxy, times: u64) -> Result<()> {
         sleep(LOOK).await;
     }
     Ok(())
-}
-
-/// Until the totals have every event of the ledger.
-///
-/// # Errors
-/// When they have not in time.
-pub async fn drained(api: &Api) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let report = api.expect(reqwest::Method::POST, "/api/v1/admin/audit", &serde_json::json!({})).await;
-        let pending = report.as_ref().ok().and_then(|report| report["totals"]["pending"].as_i64());
-        if pending == Some(0) {
-            return Ok(());
-        }
-        if began.elapsed() > PATIENCE {
-            bail!("the totals have not followed {} s after the last fault: {}", PATIENCE.as_secs(), describe(&report, pending));
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-}
-
-fn describe(report: &Result<serde_json::Value>, pending: Option<i64>) -> String {
-    match report {
-        Ok(_) => format!("{pending:?} events are pending"),
-        Err(error) => format!("{error:#}"),
-    }
 }

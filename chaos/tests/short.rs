@@ -5,7 +5,13 @@
 
 mod real_servers;
 
-use chaos::{scenarios, stack::Stack, stage::Stage, table, table::Row};
+use chaos::{
+    scenarios,
+    stack::Stack,
+    stage::{How, Stage},
+    table,
+    table::Row,
+};
 use std::path::{Path, PathBuf};
 
 /// `weir` as `cargo test --workspace --features weir/distributed` builds it, beside the folder of this test.
@@ -21,7 +27,7 @@ async fn after_every_quick_kind_of_fault_each_answer_is_in_the_ledger_once_and_t
     let clone = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let stack = Stack::start(clone).await.unwrap();
     real_servers::each_fault_reaches_the_driver_where_it_was_aimed(&stack).await;
-    let mut stage = Stage::new(stack, &weir(), 1);
+    let mut stage = Stage::new(stack, &weir(), How::default());
     let mut rows = Vec::new();
     for scenario in scenarios::all() {
         if let Some(times) = scenario.short {

@@ -72,7 +72,7 @@ impl Upstream {
         Self::InProcess(report_route(router))
     }
 
-    /// `urls` of the form `http://host:port`; `client` from [`service_kit::client::builder`].
+    /// `urls` of the form `http://host:port`; `client` from [`service_kit::client::builder_for_own_services`].
     pub fn http(urls: &[String], client: reqwest::Client) -> Result<Self, UpstreamError> {
         http::Instances::new(urls, client).map(Self::Http)
     }

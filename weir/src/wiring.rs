@@ -414,7 +414,7 @@ impl Start {
             return Ok(None);
         }
         let urls = &self.config.services;
-        let client = service_kit::client::builder().build().context("the HTTP client of the gateway")?;
+        let client = service_kit::client::builder_for_own_services().build().context("the HTTP client of the gateway")?;
         let upstream = |router: &Option<Router>, configured: &[String], role: Role| match router {
             Some(router) => Ok(Upstream::in_process(router.clone())),
             None if configured.is_empty() => Upstream::http(&[format!("http://{}", role.default_listen())], client.clone()),

@@ -2,15 +2,20 @@
 
 use super::Scenario;
 use crate::{
-    fleet::{Detour, ONE_OF_EACH},
+    fleet::{Detour, Fleet, ONE_OF_EACH},
+    load::Means,
     proxy::{Condition, Fault, Protocol, Proxy},
     stage::{Proof, Stage, Trial, struck},
 };
-use anyhow::Result;
-use std::time::Duration;
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
 
 const EVERY: u64 = 8;
 const AWAY: Duration = Duration::from_secs(2);
+const FLUSHED_EVERY: Duration = Duration::from_secs(10);
+/// What an org may take of the limit that everybody has: so much at once, and so much more each second.
+const CAPACITY: u64 = 10_000;
+const LEAK_PER_SECOND: u64 = 100;
 
 pub fn all() -> Vec<Scenario> {
     vec![
@@ -46,6 +51,14 @@ pub fn all() -> Vec<Scenario> {
             short: None,
             play: |stage, times| Box::pin(flushed(stage, times)),
         },
+        Scenario {
+            name: "redis-flushed-at-limits",
+            row: "A7",
+            fault: "FLUSHALL every 10 s, at limits that refuse and pools that run dry",
+            times: 3,
+            short: None,
+            play: |stage, times| Box::pin(flushed_at_limits(stage, times)),
+        },
     ]
 }
 
@@ -79,6 +92,30 @@ async fn flushed(stage: &mut Stage, times: u64) -> Result<Proof> {
     for _ in 0..times {
         stage.pause(200..900).await;
         stage.stack.redis(&["FLUSHALL"]).await?;
+    }
+    stage.prove(trial, times).await
+}
+
+/// Each loss forgets what was taken and not yet committed at that moment, which is one capacity at most.
+async fn flushed_at_limits(stage: &mut Stage, times: u64) -> Result<Proof> {
+    let fleet = Fleet::start(stage.installation().await?, ONE_OF_EACH, &[]).await?;
+    let began = Instant::now();
+    let trial = stage.begin_with(fleet, Means::Scarce).await?;
+    for _ in 0..times {
+        tokio::time::sleep(FLUSHED_EVERY).await;
+        stage.stack.redis(&["FLUSHALL"]).await?;
+    }
+    let (limited, unpaid) = trial.load.refused();
+    ensure!(limited > 0 && unpaid > 0, "{limited} requests were refused by a limit and {unpaid} by a pool: nothing was scarce");
+    for payer in &trial.payers {
+        let mut spent = 0;
+        for (provider, had) in &payer.had {
+            spent += u64::try_from(had - trial.api.remaining(&payer.org, provider).await?).context("a pool has more than it was given")?;
+        }
+        let without_loss = CAPACITY + LEAK_PER_SECOND * (began.elapsed().as_secs() + 1);
+        let most = without_loss + times * CAPACITY;
+        ensure!(spent <= most, "org {} spent {spent} tokens, and its limit lets pass {most}", payer.org);
+        eprintln!("chaos:   org {} spent {spent} tokens; its limit lets pass {without_loss}, with {times} losses {most}", payer.org);
     }
     stage.prove(trial, times).await
 }

@@ -3,6 +3,7 @@
 use super::{NotRun, Scenario};
 use crate::{
     fleet::{Detour, Fleet, TWO_OF_EACH},
+    load::Means,
     stage::{Proof, Stage},
 };
 use anyhow::{Context, Result};
@@ -45,7 +46,7 @@ async fn everything(stage: &mut Stage, times: u64) -> Result<Proof> {
     let (clock, settings) = clock(&stage.stack.folder)?;
     stage.leave_installation();
     let fleet = Fleet::of_one(stage.installation().await?, &settings).await?;
-    let trial = stage.begin_with(fleet).await?;
+    let trial = stage.begin_with(fleet, Means::Plenty).await?;
     jump(&clock, times, FAR).await?;
     let proof = stage.prove(trial, times).await?;
     stage.leave_installation();

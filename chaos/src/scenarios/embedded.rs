@@ -3,6 +3,7 @@
 use super::{NotRun, Scenario};
 use crate::{
     fleet::Fleet,
+    load::Means,
     stage::{Proof, Stage},
 };
 use anyhow::{Context, Result, ensure};
@@ -43,7 +44,7 @@ pub fn all() -> Vec<Scenario> {
 async fn killed(stage: &mut Stage, times: u64) -> Result<Proof> {
     stage.enter_embedded(None)?;
     let fleet = Fleet::of_one(stage.installation().await?, &[]).await?;
-    let mut trial = stage.begin_with(fleet).await?;
+    let mut trial = stage.begin_with(fleet, Means::Plenty).await?;
     for _ in 0..times {
         stage.pause(100..700).await;
         trial.fleet.front.kill().await?;
@@ -95,7 +96,7 @@ async fn on_disk(stage: &mut Stage, disk: &Path, times: u64) -> Result<Proof> {
     std::fs::create_dir_all(&data)?;
     stage.enter_embedded(Some(data))?;
     let fleet = Fleet::of_one(stage.installation().await?, &[]).await?;
-    let trial = stage.begin_with(fleet).await?;
+    let trial = stage.begin_with(fleet, Means::Plenty).await?;
     for _ in 0..times {
         let failed = trial.load.failed();
         // It ends when nothing more fits.

@@ -7,7 +7,7 @@ use crate::{
     journal::{self, Payer},
     load::Api,
     stack::{Server, Stack},
-    stage::{Proof, Stage, drained},
+    stage::{Proof, Stage},
 };
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
@@ -46,8 +46,7 @@ async fn play(stage: &mut Stage, times: u64) -> Result<Proof> {
         trial.load.goes_on(1).await?;
         tokio::time::sleep(LOST).await;
         let journal = trial.load.finish().await?;
-        drained(&trial.api).await?;
-        let before = stage.installation().await?.report().await?;
+        let before = stage.installation().await?.drained().await?;
         exchange(&stage.stack, &now, &then).await?;
         nothing_is_spent(&trial.api, &trial.payers).await?;
         trial.fleet.stop().await?;

@@ -52,7 +52,7 @@ async fn play(stage: &mut Stage, times: u64, server: Server, away: Duration) -> 
         stage.pause(300..1_500).await;
         let (answered, failed) = (trial.load.answered(), trial.load.failed());
         stage.stack.kill(server).await?;
-        tokio::time::sleep(away).await;
+        stage.away(away).await;
         // Requests need neither the log nor the totals.
         if matches!(server, Server::Kafka | Server::Cassandra) {
             ensure!(trial.load.failed() == failed, "{server:?} being away failed {} requests", trial.load.failed() - failed);

@@ -1,5 +1,6 @@
 //! Outgoing HTTP: one way to make a client, with TLS by ring.
 
+use crate::serve::FAREWELL;
 use std::{sync::Once, time::Duration};
 
 /// Time to get a connection; a host that is up answers in a fraction of it.
@@ -14,6 +15,12 @@ pub fn install_crypto() {
         // Somebody installed one before: theirs is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// As [`builder`], for services of ours: a connection that lay idle for half of a server's farewell is not picked for a request. It could
+/// be one on which nothing came during all of it, and that ends at this moment.
+pub fn builder_for_own_services() -> reqwest::ClientBuilder {
+    builder().pool_idle_timeout(FAREWELL / 2)
 }
 
 /// No proxies, no redirects: a request goes where it was sent.

@@ -42,7 +42,9 @@ use tower::Service;
 /// Room for one head, bytes. Above what [`standard_layers`] accepts, so that most refusals are answered as problems;
 /// only larger heads are refused by the parser itself.
 const HEAD_BUFFER: usize = 128 * 1024;
-/// How soon it is seen that the last connection has gone.
+/// How long [`serve`] answers from the beginning of a shutdown on, while connections are open.
+pub const FAREWELL: Duration = Duration::from_millis(500);
+/// How soon it is seen that the last connection has gone; and what a request may need from a connection that was just accepted.
 const FAREWELL_LOOK: Duration = Duration::from_millis(10);
 
 /// What a connection may take.
@@ -71,7 +73,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             body_stall: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
-            farewell: Duration::from_millis(500),
+            farewell: FAREWELL,
             drain: Duration::from_secs(10),
             connections: 10_000,
         }
@@ -123,8 +125,10 @@ pub async fn serve_with(listener: TcpListener, router: Router, shutdown: Cancell
         attend(accepted);
     }
     drop(listener);
-    ending.cancel();
     connections.close();
+    // Or is about to send one.
+    let _all_gone = tokio::time::timeout(FAREWELL_LOOK, connections.wait()).await;
+    ending.cancel();
     if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "requests were cut off because they outlasted the drain deadline");
         abort.cancel();
@@ -156,6 +160,8 @@ async fn connection(stream: TcpStream, router: Router, (shutdown, ending): (Canc
     http.header_read_timeout(None).max_buf_size(HEAD_BUFFER);
     let mut connection = pin!(http.serve_connection(io, Handler { router, progress, shutdown }));
     let ended = tokio::select! {
+        // A request that is there already is read before the connection ends.
+        biased;
         ended = connection.as_mut() => ended,
         () = ending.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -6,6 +6,7 @@ mod archived;
 mod buckets;
 mod clean;
 mod corruptions;
+mod restored;
 mod scope;
 mod since_last;
 mod statement;

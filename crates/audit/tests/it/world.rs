@@ -62,6 +62,8 @@ pub struct Data {
     pub answers: Vec<(ChargeId, Outcome)>,
     /// Every read of a store is preceded by this many steps of traffic.
     pub steps_per_read: usize,
+    /// Whose events were put back, also none.
+    pub told_of_a_restore: Vec<Shard>,
     /// Snapshots that the ledger gives before it is away.
     pub snapshots_left: usize,
 }
@@ -84,6 +86,7 @@ impl World {
             refunds: Vec::new(),
             answers: Vec::new(),
             steps_per_read: 0,
+            told_of_a_restore: Vec::new(),
             snapshots_left: usize::MAX,
         };
         Self(Arc::new(Mutex::new(data)))

@@ -253,6 +253,18 @@ async fn shutdown_finishes_what_is_running_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn a_request_of_the_last_moment_is_answered() {
+    for _ in 0..20 {
+        let server = Server::start(Limits { farewell: Duration::ZERO, ..QUICK }).await;
+        let mut late = server.connect().await;
+        late.write_all(b"GET /item/7 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        server.shutdown.cancel();
+        let answer = rest(&mut late).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('7'), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_crosses_a_shutdown_is_answered_on_an_old_connection_and_on_a_new_one() {
     let server = Server::start(QUICK).await;
     let mut kept = server.connect().await;
