@@ -22,6 +22,7 @@ use std::{
 const LEG: &str = "audit across the four servers";
 const CLEAN: &str = "clean";
 const DIFFERENT: &str = "one charge differs";
+const SINCE_LAST: &str = "since the last one";
 /// Ten million events in a minute.
 const LEAST_RATE: f64 = 10_000_000.0 / 60.0;
 const MORE_SECONDS: f64 = 10.0;
@@ -34,6 +35,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     log::note(&format!("audit: starting weir, booking {} events", plan.audit_events));
     let events = on_a_fresh_one(plan, async |installation| measure(plan, installation, report).await).await?;
     report.figure(LEG, "events/s of a clean audit", CLEAN, |sample| Some(sample.per_second), Goal::AtLeast(LEAST_RATE));
+    report.figure(LEG, "events/s of an audit since the last one", SINCE_LAST, |sample| Some(sample.per_second), Goal::None);
     let [clean, different] = [CLEAN, DIFFERENT].map(|mode| report.values(LEG, mode, &|sample: &Sample| Some(events / sample.per_second)));
     let more = clean.iter().zip(different).map(|(clean, different)| different - clean).collect();
     report.push(LEG, "seconds more to name the charge that differs", more, Goal::AtMost(MORE_SECONDS));
@@ -49,11 +51,15 @@ async fn measure(plan: &Plan, installation: &Installation, report: &mut Report) 
     let events = number(u64::try_from(written)?);
     for round in 0..plan.rounds {
         log::note(&format!("audit: round {} of {}", round + 1, plan.rounds));
-        report.add(LEG, audit(installation, events, CLEAN).await?);
+        report.add(LEG, audit(installation, events, CLEAN, &[]).await?);
         sqlx::query(include_str!("sql/damage_a_charge.sql")).bind(1_i64).execute(&database).await?;
-        let different = audit(installation, events, DIFFERENT).await;
+        let different = audit(installation, events, DIFFERENT, &[]).await;
         sqlx::query(include_str!("sql/damage_a_charge.sql")).bind(-1_i64).execute(&database).await?;
         report.add(LEG, different?);
+    }
+    // The first one takes notes.
+    for mode in ["the first of them", SINCE_LAST] {
+        report.add(LEG, audit(installation, events, mode, &["--since-last"]).await?);
     }
     Ok(events)
 }
@@ -92,12 +98,12 @@ pub async fn wait_for_totals(installation: &Installation) -> Result<()> {
     Ok(())
 }
 
-async fn audit(installation: &Installation, events: f64, mode: &str) -> Result<Sample> {
+async fn audit(installation: &Installation, events: f64, mode: &str, how: &[&str]) -> Result<Sample> {
     let mut command = tokio::process::Command::from(installation.command());
     let since = Instant::now();
-    let output = command.args(["audit", "--json"]).stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let output = command.args(["audit", "--json"]).args(how).stdin(Stdio::null()).kill_on_drop(true).output().await?;
     let took = since.elapsed();
-    let expected = if mode == CLEAN { 0 } else { 1 };
+    let expected = if mode == DIFFERENT { 1 } else { 0 };
     if output.status.code() != Some(expected) {
         bail!("weir audit ended with {}: {}", output.status, String::from_utf8_lossy(&output.stdout));
     }
