@@ -77,7 +77,7 @@ mod tests {
         let before = niceness();
         let outcome = run(async move {
             sleep(Duration::from_millis(5)).await;
-            let child = std::thread::spawn(move || niceness()).join().unwrap();
+            let child = std::thread::spawn(niceness).join().unwrap();
             (niceness(), child, tokio::spawn(async { 7 }).await.unwrap())
         });
         assert_eq!(outcome.await.unwrap(), (NICENESS, NICENESS, 7));
