@@ -73,7 +73,7 @@ pub async fn booked(plan: &Plan, installation: &Installation) -> Result<(Process
     while events_written(&database).await? < plan.audit_events {
         endpoint.closed(plan, "booking", CONNECTIONS).await?;
     }
-    log::note("audit: booked, waiting for the totals");
+    log::note("booked, waiting for the totals");
     wait_for_totals(installation).await?;
     Ok((endpoint.process, users))
 }

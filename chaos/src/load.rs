@@ -212,8 +212,8 @@ struct Client {
 
 enum Answer {
     Charge(String),
-    Limited,
-    Unpaid,
+    /// By a limit (429) or for want of tokens (402).
+    Refused(u16),
     Again(String),
     Wrong(String),
 }
@@ -238,14 +238,10 @@ impl Client {
                         break;
                     }
                     // From now on nobody asked for it: a charge would be one too many.
-                    Answer::Limited => {
+                    Answer::Refused(status) => {
                         locked(&self.shared.journal).remove(&key);
-                        self.shared.limited.fetch_add(1, Ordering::Relaxed);
-                        break;
-                    }
-                    Answer::Unpaid => {
-                        locked(&self.shared.journal).remove(&key);
-                        self.shared.unpaid.fetch_add(1, Ordering::Relaxed);
+                        let refused = if status == 402 { &self.shared.unpaid } else { &self.shared.limited };
+                        refused.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
                     Answer::Again(why) => {
@@ -277,8 +273,7 @@ impl Client {
         }
         match status.as_u16() {
             503 if !pause => Answer::Wrong(format!("503 without Retry-After: {text}")),
-            429 if self.means == Means::Scarce => Answer::Limited,
-            402 if self.means == Means::Scarce => Answer::Unpaid,
+            status @ (402 | 429) if self.means == Means::Scarce => Answer::Refused(status),
             409 | 502 | 503 | 504 => Answer::Again(format!("{status} {text}")),
             _ => Answer::Wrong(format!("{status} {text}")),
         }

@@ -27,7 +27,7 @@ use std::{
     after_help = "Exit codes: 0 everything held, 1 something did not (the table says what; logs and the audit's report stay in\n\
                   .local/chaos/installations), 2 it could not be tried.\n\
                   Examples:\n  make chaos\n  weir-chaos --short\n  weir-chaos --only commit-answer-cut --times 500\n  \
-                  weir-chaos --only killed- --only embedded-killed --times 250 --clients 64   (a thousand kills, a million requests)\n  \
+                  weir-chaos --only killed- --only embedded-killed --times 250 --clients 256   (a thousand kills)\n  \
                   weir-chaos --minutes 480 --seed 7   (overnight, in another order each round)"
 )]
 struct Args {

@@ -24,11 +24,16 @@ fn numbers(lost: &Lost) -> Vec<i64> {
     lost.rows.iter().map(|row| row.seq).collect()
 }
 
+/// Of every shard's outbox.
+fn payloads(world: &World) -> Vec<Vec<u8>> {
+    world.data().shards.iter().flat_map(|shard| shard.rows.iter().map(|row| row.payload.clone())).collect()
+}
+
 #[tokio::test]
 async fn what_only_the_log_has_is_brought_back_and_every_shard_told() {
     let world = World::settled(5, 900);
     assert!(lost(&world).await.is_empty());
-    let payloads: Vec<Vec<u8>> = world.data().shards.iter().flat_map(|shard| shard.rows.iter().map(|row| row.payload.clone())).collect();
+    let before_the_loss = payloads(&world);
     let (shard, last, before) = restore(&world);
     assert!(!world.audit(Scope::default()).await.clean);
 
@@ -38,8 +43,7 @@ async fn what_only_the_log_has_is_brought_back_and_every_shard_told() {
     let stores = world.stores().await;
     bring_back(&stores, &found, stores.clock.now()).await.unwrap();
 
-    let now: Vec<Vec<u8>> = world.data().shards.iter().flat_map(|shard| shard.rows.iter().map(|row| row.payload.clone())).collect();
-    assert!(now == payloads, "not what was lost was brought back");
+    assert!(payloads(&world) == before_the_loss, "not what was lost was brought back");
     assert_eq!(world.data().told_of_a_restore, Shard::all().collect::<Vec<_>>());
     assert!(lost(&world).await.is_empty());
     let report = world.audit(Scope::default()).await;
