@@ -15,17 +15,15 @@ use domain::{
 };
 use futures::TryStreamExt;
 use ports::usage_store::Flush;
-use service_kit::background;
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -179,13 +177,14 @@ impl<'a> Build<'a> {
     /// Every shard up to exactly where it is in these states.
     pub async fn advance(&mut self, states: &BTreeMap<Shard, ShardState>) -> Result<(), Halt> {
         let (builder, states) = (Arc::clone(&self.builder), states.clone());
-        // Whoever is served goes first. Dropped with this call, it ends what is under way.
-        let mut advancing = pin!(background::run(async move { builder.advance(&states).await }));
+        // Dropped with this call, it ends what is under way.
+        let mut advancing = JoinSet::new();
+        advancing.spawn(async move { builder.advance(&states).await });
         loop {
-            let ended = timeout(LOOK_EVERY, advancing.as_mut()).await;
+            let ended = timeout(LOOK_EVERY, advancing.join_next()).await;
             self.report().await?;
-            if let Ok(ended) = ended {
-                return ended.map_err(|early| Halt::Failed(format!("a defect: {early}")))?;
+            if let Ok(Some(ended)) = ended {
+                return ended.map_err(|panicked| Halt::Failed(format!("a defect: {panicked}")))?;
             }
         }
     }

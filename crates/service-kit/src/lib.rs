@@ -1,6 +1,5 @@
 //! What every service shares: settings, serving, request context, errors as problems, health, telemetry, background tasks.
 
-pub mod background;
 pub mod budgets;
 pub mod client;
 pub mod config;
