@@ -132,7 +132,7 @@ pub(crate) fn watermarks(consumer: &BaseConsumer<Quiet>, topic: &str, partition:
     }
 }
 
-fn is_between_leaders(error: &KafkaError) -> bool {
+pub(crate) fn is_between_leaders(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopicOrPartition};
     matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition | UnknownPartition | UnknownTopicOrPartition))
 }

@@ -1,6 +1,9 @@
 //! The topics: their names, and making them.
 
-use crate::client::{Kafka, Quiet};
+use crate::{
+    client::{Kafka, Quiet},
+    scan::is_between_leaders,
+};
 use domain::ids::SHARDS;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -17,6 +20,8 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// All partitions together.
+const LEADERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Names by prefix: `weir.usage`, `weir.dlq`.
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ pub enum MigrateError {
 /// Creates what is missing; safe to repeat, safe from two processes.
 ///
 /// # Errors
-/// When Kafka cannot be reached within 15 s, refuses, or holds a usage topic of another shape.
+/// When Kafka cannot be reached within 15 s, refuses, holds a usage topic of another shape, or has not made its partitions within 60 s.
 pub async fn migrate(kafka: &Kafka) -> Result<(), MigrateError> {
     let admin = Arc::new(AdminClient::from_config_and_context(&kafka.config(), Quiet)?);
     let brokers = beside(&admin, broker_count).await?;
@@ -89,7 +94,11 @@ pub async fn migrate(kafka: &Kafka) -> Result<(), MigrateError> {
         }
     }
     let usage = kafka.topics.usage().to_owned();
-    beside(&admin, move |admin| check_partitions(admin, &usage)).await
+    beside(&admin, move |admin| {
+        check_partitions(admin, &usage)?;
+        wait_for_leaders(admin, &usage)
+    })
+    .await
 }
 
 /// Deletes the topics with all that is in them: for tests, and for taking an installation down.
@@ -127,6 +136,22 @@ fn check_partitions(admin: &AdminClient<Quiet>, usage: &str) -> Result<(), Migra
             found => return Err(MigrateError::Partitions { topic: usage.to_owned(), found }),
         }
     }
+}
+
+/// A busy broker makes its partitions seconds after it has named itself their leader, and refuses records for them meanwhile. Of several
+/// batches in flight the first ones could be refused and the next one taken, since a broker takes any sequence number of a producer that it
+/// does not know; sent again, the first ones would count as duplicates, and as delivered.
+fn wait_for_leaders(admin: &AdminClient<Quiet>, usage: &str) -> Result<(), MigrateError> {
+    let deadline = Instant::now() + LEADERS_WITHIN;
+    for partition in 0..i32::from(SHARDS) {
+        while let Err(error) = admin.inner().fetch_watermarks(usage, partition, ADMIN_TIMEOUT) {
+            if !is_between_leaders(&error) || Instant::now() > deadline {
+                return Err(error.into());
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
 }
 
 /// Blocks for up to `timeout`.
