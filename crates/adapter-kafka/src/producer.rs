@@ -167,18 +167,20 @@ impl ClientContext for Deliveries {
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Run>;
 
+    /// A record is delivered when the broker says where it stands. The library also reports records as delivered that were refused, when the
+    /// broker took a later batch: it concludes that they were taken before, but a broker takes any sequence number of a producer that it does
+    /// not know, as at the first records of a partition.
     fn delivery(&self, result: &DeliveryResult<'_>, run: Arc<Run>) {
-        let result = match result {
-            Ok(_) => Ok(()),
-            Err((error, message)) => {
-                // Everybody else must see the failure before this run's owner can react to it.
-                if !self.failed.swap(true, Ordering::SeqCst) {
-                    tracing::error!(%error, partition = message.partition(), "a delivery to kafka failed, the producer is replaced");
-                }
-                Err(error.clone())
-            }
+        let (partition, error) = match result {
+            Ok(message) if message.offset() >= 0 => return run.answered(&self.failed, Ok(())),
+            Ok(message) => (message.partition(), KafkaError::MessageProduction(RDKafkaErrorCode::Inconsistent)),
+            Err((error, message)) => (message.partition(), error.clone()),
         };
-        run.answered(&self.failed, result);
+        // Everybody else must see the failure before this run's owner can react to it.
+        if !self.failed.swap(true, Ordering::SeqCst) {
+            tracing::error!(%error, partition, "a delivery to kafka failed, the producer is replaced");
+        }
+        run.answered(&self.failed, Err(error));
     }
 }
 

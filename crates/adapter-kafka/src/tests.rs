@@ -11,13 +11,15 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -127,6 +129,28 @@ async fn after_a_failed_delivery_nothing_lands_behind_the_hole() {
         assert_eq!(reached, last);
     }
     installation.delete().await;
+}
+
+/// What a broker does that has made its partitions after the first batch came: batches are in flight, the first is refused, the next taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_refused_before_one_that_was_taken_is_not_delivered() {
+    let cluster = MockCluster::new(1).unwrap();
+    let kafka = Kafka::new(cluster.bootstrap_servers(), "test");
+    cluster.create_topic(kafka.topics.usage(), SHARDS.into(), 1).unwrap();
+    let log = KafkaEventLog::connect(kafka).unwrap();
+    publish(&log, shard(1), 1..=1).await;
+
+    cluster.broker_round_trip_time(1, Duration::from_millis(300)).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+    let first = log.append(shard(0), rows(shard(0), 1..=2)).await.unwrap();
+    // Longer than the library waits for a batch's company, shorter than the round trip.
+    sleep(Duration::from_millis(50)).await;
+    let second = log.append(shard(0), rows(shard(0), 3..=4)).await.unwrap();
+    assert!(first.await.is_err(), "refused and called delivered");
+    assert!(second.await.is_err(), "behind a hole and called delivered");
+
+    assert!(log.append(shard(0), rows(shard(0), 1..=4)).await.is_err(), "told once that it must start from the mark");
+    publish(&log, shard(0), 1..=4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
