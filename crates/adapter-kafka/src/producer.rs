@@ -5,6 +5,7 @@ use crate::{
     record::{headers, partition_of},
 };
 use domain::ids::Shard;
+use futures::{future::Either, poll};
 use ports::{Result, StoreError, event_log::Acknowledgement, outbox::OutboxRow};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
@@ -13,16 +14,27 @@ use rdkafka::{
     producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer},
 };
 use std::{
+    future::ready,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
-use tokio::{sync::oneshot, task::yield_now, time::sleep};
+use tokio::{
+    sync::oneshot,
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 /// How long to wait before trying a full queue again: about what a broker needs for a batch.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// Brokers forget a producer whose last record is a day old (`producer.id.expiration.ms`).
+const KNOWN_FOR: Duration = Duration::from_hours(1);
+
+const FAILED_EARLIER: &str = "an earlier delivery failed";
 
 /// Records handed over without letting other tasks run: about half a millisecond.
 const RECORDS_PER_TURN: usize = 256;
@@ -32,6 +44,8 @@ const RECORDS_PER_TURN: usize = 256;
 pub(crate) struct Producer {
     inner: ThreadedProducer<Deliveries>,
     failed: Arc<AtomicBool>,
+    /// Of each shard's partition: when something was last sent that its broker knows this producer by. Who holds it may send.
+    lines: Vec<Arc<tokio::sync::Mutex<Option<Instant>>>>,
 }
 
 pub(crate) struct Outgoing<'a> {
@@ -74,7 +88,8 @@ impl Producer {
         let failed = Arc::new(AtomicBool::new(false));
         let context = Deliveries { failed: Arc::clone(&failed) };
         let inner = config.create_with_context(context).map_err(unavailable)?;
-        Ok(Self { inner, failed })
+        let lines = Shard::all().map(|_| Arc::default()).collect();
+        Ok(Self { inner, failed, lines })
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -82,7 +97,43 @@ impl Producer {
     }
 
     /// Queues the rows in order. Dropped half-way, the first part is sent and nobody waits for it: a shorter run.
-    pub(crate) async fn append(&self, topic: &str, shard: Shard, rows: Vec<OutboxRow>) -> Result<Acknowledgement> {
+    ///
+    /// The first row that goes to a partition goes alone, and the rest with its acknowledgement. A broker takes any sequence number of a
+    /// producer that it does not know: of several batches in flight it could refuse the first, because it is still making the partition, and
+    /// take the next.
+    pub(crate) async fn append(self: &Arc<Self>, topic: &str, shard: Shard, mut rows: Vec<OutboxRow>) -> Result<Acknowledgement> {
+        let line = self.lines.get(usize::from(shard.index())).map(Arc::clone).unwrap_or_default();
+        if let Ok(mut known) = line.try_lock()
+            && is_known(*known)
+        {
+            *known = Some(Instant::now());
+            return self.queue(topic, shard, &rows).await;
+        }
+        let mut turn = Box::pin(line.lock_owned());
+        // Runs are in line as they were handed over, not as they are waited for.
+        let turn = match poll!(&mut turn) {
+            Poll::Ready(known) => Either::Left(ready(known)),
+            Poll::Pending => Either::Right(turn),
+        };
+        // What waits must not keep the library's threads from ending.
+        let (producer, topic) = (Arc::downgrade(self), topic.to_owned());
+        Ok(Box::pin(async move {
+            let mut known = turn.await;
+            let producer = || producer.upgrade().ok_or_else(|| because(FAILED_EARLIER));
+            if !is_known(*known) {
+                let rest = rows.split_off(rows.len().min(1));
+                let first = producer()?.queue(&topic, shard, &rows).await?;
+                first.await?;
+                rows = rest;
+            }
+            *known = Some(Instant::now());
+            let queued = producer()?.queue(&topic, shard, &rows).await?;
+            drop(known);
+            queued.await
+        }))
+    }
+
+    async fn queue(&self, topic: &str, shard: Shard, rows: &[OutboxRow]) -> Result<Acknowledgement> {
         let (run, answer) = Run::start();
         for (index, row) in rows.iter().enumerate() {
             let value = event_codec::frame(&row.payload);
@@ -106,7 +157,7 @@ impl Producer {
             .headers(outgoing.headers);
         loop {
             if self.has_failed() {
-                return Err(because("an earlier delivery failed"));
+                return Err(because(FAILED_EARLIER));
             }
             // Counted before it is sent: the callback may be faster than we are.
             run.open.fetch_add(1, Ordering::SeqCst);
@@ -124,6 +175,10 @@ impl Producer {
             }
         }
     }
+}
+
+fn is_known(last_sent: Option<Instant>) -> bool {
+    last_sent.is_some_and(|sent| sent.elapsed() < KNOWN_FOR)
 }
 
 /// Waits for the run's answer.
