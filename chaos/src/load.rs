@@ -22,6 +22,8 @@ const GRANTED_SCARCELY: i64 = 11_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Between two requests of a client, and before it repeats one.
 const PAUSE: Duration = Duration::from_millis(15);
+/// The same while a server starts that needs the processors more.
+const LONG_PAUSE: Duration = Duration::from_millis(300);
 const PAUSE_BEFORE_REPEAT: Duration = Duration::from_millis(100);
 /// After the last fault every request must be answered within this time.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
@@ -115,6 +117,7 @@ impl Api {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    gentle: AtomicBool,
     answered: AtomicU64,
     /// Requests that a limit refused, and that found too little in the pool.
     limited: AtomicU64,
@@ -164,6 +167,14 @@ impl Load {
 
     pub fn latest_failure(&self) -> String {
         locked(&self.shared.failure).clone()
+    }
+
+    /// Runs something with little load beside it.
+    pub async fn gently<T>(&self, work: impl Future<Output = T>) -> T {
+        self.shared.gentle.store(true, Ordering::Relaxed);
+        let done = work.await;
+        self.shared.gentle.store(false, Ordering::Relaxed);
+        done
     }
 
     /// Until so many more requests are answered.
@@ -252,7 +263,7 @@ impl Client {
                     Answer::Wrong(why) => return locked(&self.shared.wrong).push(format!("{key}: {why}")),
                 }
             }
-            sleep(PAUSE).await;
+            sleep(if self.shared.gentle.load(Ordering::Relaxed) { LONG_PAUSE } else { PAUSE }).await;
         }
     }
 

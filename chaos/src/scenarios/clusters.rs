@@ -42,7 +42,7 @@ async fn brokers(stage: &mut Stage, times: u64) -> Result<Proof> {
         brokers.kill(turn).await?;
         tokio::time::sleep(AWAY).await;
         ensure!(trial.load.failed() == failed, "a broker being away failed {} requests", trial.load.failed() - failed);
-        brokers.start_again(turn).await?;
+        trial.load.gently(brokers.start_again(turn)).await?;
     }
     let proof = stage.prove(trial, times).await?;
     stage.leave_installation();

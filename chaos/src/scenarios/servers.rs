@@ -58,7 +58,7 @@ async fn play(stage: &mut Stage, times: u64, server: Server, away: Duration) -> 
             ensure!(trial.load.failed() == failed, "{server:?} being away failed {} requests", trial.load.failed() - failed);
             ensure!(trial.load.answered() > answered, "{server:?} being away stopped all requests");
         }
-        stage.stack.start_again(server).await?;
+        trial.load.gently(stage.stack.start_again(server)).await?;
     }
     stage.prove(trial, times).await
 }
