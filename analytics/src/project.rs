@@ -11,7 +11,7 @@ mod shard;
 mod trace;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use chrono::{DateTime, Utc};
 use domain::{

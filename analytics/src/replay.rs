@@ -16,6 +16,7 @@ mod build;
 mod compare;
 mod desk;
 mod fold;
+mod pace;
 mod routes;
 mod source;
 

@@ -1,5 +1,5 @@
 //! The projection under schedules that a test can only find by trying very many of them.
 
-mod fakes;
+pub mod fakes;
 mod schedules;
 mod steps;

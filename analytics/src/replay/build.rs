@@ -4,6 +4,7 @@ use super::{
     Stores,
     desk::{Desk, Halt},
     fold::{Bounds, Fold, Part, Plan},
+    pace::Pace,
     source::{Events, Way},
 };
 use domain::{
@@ -208,6 +209,7 @@ impl Builder {
         }
         let mut fold = Fold::new(Arc::clone(&self.stores.usage), self.plan.clone(), parts);
         let mut events = Events::open(&self.stores, self.source, ways).await?;
+        let mut pace = Pace::begin(Arc::clone(&self.stores.outbox)).await;
         let mut page = events.page().await?;
         while !page.is_empty() {
             // The next page is fetched while this one is added up.
@@ -216,6 +218,7 @@ impl Builder {
             self.read.fetch_add(i64::try_from(page.len()).unwrap_or(i64::MAX), Ordering::Relaxed);
             self.covered.fetch_add(fold.take_covered(), Ordering::Relaxed);
             page = next?;
+            pace.keep().await;
         }
         fold.flush().await?;
         let mut reached = self.reached();
