@@ -16,6 +16,8 @@ const NAP: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_millis(2);
 /// For each part of work: what a replay then takes stays below a tenth.
 const PARTS_OF_REST: u32 = 12;
+/// What took long was a store that was waited for, not work.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// While usage is booked and more wants the processors than can have them, a replay rests most of its time; on a machine of its own, or one
 /// with room, never.
@@ -47,7 +49,7 @@ impl Pace {
             (self.booked, self.looked) = (booked, Instant::now());
         }
         if self.is_live && is_late().await {
-            sleep(worked * PARTS_OF_REST).await;
+            sleep((worked * PARTS_OF_REST).min(LONGEST_REST)).await;
         }
         self.since = Instant::now();
     }
