@@ -23,10 +23,12 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Action {
+    /// Makes an org
     Create {
         #[arg(long)]
         name: String,
     },
+    /// Lists the orgs that you may see
     List,
     /// Lists the members of an org
     Members {
@@ -43,6 +45,7 @@ enum Action {
         #[arg(long, default_value = "MEMBER")]
         role: String,
     },
+    /// Removes a member; what was spent stays the org's
     RemoveMember {
         #[arg(long)]
         org: Uuid,

@@ -86,6 +86,7 @@ enum Action {
     Watch {
         id: Uuid,
     },
+    /// Stops one where it is, until it is resumed
     Pause {
         id: Uuid,
     },
@@ -93,6 +94,7 @@ enum Action {
     Resume {
         id: Uuid,
     },
+    /// Ends one for good; what it built stays until it is dropped
     Cancel {
         id: Uuid,
     },
