@@ -79,25 +79,15 @@ enum Action {
     /// Lists the replays, newest first
     Ls,
     /// Shows one
-    Show {
-        id: Uuid,
-    },
+    Show { id: Uuid },
     /// Waits for one that runs, with its progress
-    Watch {
-        id: Uuid,
-    },
+    Watch { id: Uuid },
     /// Stops one where it is, until it is resumed
-    Pause {
-        id: Uuid,
-    },
+    Pause { id: Uuid },
     /// Goes on with one that is paused or has failed
-    Resume {
-        id: Uuid,
-    },
+    Resume { id: Uuid },
     /// Ends one for good; what it built stays until it is dropped
-    Cancel {
-        id: Uuid,
-    },
+    Cancel { id: Uuid },
     /// Makes what it built the live totals
     Swap {
         id: Uuid,
@@ -109,9 +99,7 @@ enum Action {
         reason: Option<String>,
     },
     /// Removes a generation that is not the live one
-    Drop {
-        generation: i32,
-    },
+    Drop { generation: i32 },
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
