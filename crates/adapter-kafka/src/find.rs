@@ -12,7 +12,11 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
 };
-use std::{cmp::Ordering, collections::HashMap, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -37,7 +41,8 @@ pub(crate) fn offsets_of(kafka: &Kafka, numbers: &[(Shard, i64)]) -> Result<Hash
 
 fn offset_of(consumer: &BaseConsumer<Quiet>, topic: &str, shard: Shard, seq: i64) -> Result<Option<i64>> {
     let partition = partition_of(shard);
-    let (mut from, mut to) = scan::watermarks(consumer, topic, partition, REQUEST_TIMEOUT)?;
+    let (mut from, mut to) =
+        scan::watermarks(consumer.client(), topic, partition, REQUEST_TIMEOUT, Instant::now() + REQUEST_TIMEOUT).map_err(unavailable)?;
     let mut at = from;
     for _ in 0..PROBES {
         if from >= to {

@@ -7,6 +7,7 @@ use crate::{
 use ports::{Result, StoreError, event_log::LogRecord};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    client::Client,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -110,7 +111,7 @@ fn missing_part(
     }
     let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
     for partition in partitions.iter().map(|partition| partition.id()) {
-        let (beginning, end) = watermarks(consumer, topic, partition, STALL)?;
+        let (beginning, end) = watermarks(consumer.client(), topic, partition, STALL, Instant::now() + STALL).map_err(unavailable)?;
         ends.insert(partition, end);
         let start = starts.get(&partition).copied().unwrap_or(0).max(beginning);
         if start < end {
@@ -120,19 +121,24 @@ fn missing_part(
     Ok((assignment, ends))
 }
 
-/// First offset and the one after the last. A partition that was just made or is changing its leader answers a moment later.
-pub(crate) fn watermarks(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64)> {
-    let deadline = Instant::now() + timeout;
+/// First offset and the one after the last. A partition that was just made or is changing its leader answers a moment later: it is asked
+/// until the deadline, each time with this timeout. Blocks.
+pub(crate) fn watermarks(
+    client: &Client<Quiet>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+    deadline: Instant,
+) -> Result<(i64, i64), KafkaError> {
     loop {
-        match consumer.fetch_watermarks(topic, partition, timeout) {
-            Ok(found) => return Ok(found),
+        match client.fetch_watermarks(topic, partition, timeout) {
             Err(error) if is_between_leaders(&error) && Instant::now() < deadline => sleep(Duration::from_millis(100)),
-            Err(error) => return Err(unavailable(error)),
+            answer => return answer,
         }
     }
 }
 
-pub(crate) fn is_between_leaders(error: &KafkaError) -> bool {
+fn is_between_leaders(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopicOrPartition};
     matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition | UnknownPartition | UnknownTopicOrPartition))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{Kafka, Quiet},
-    scan::is_between_leaders,
+    scan::watermarks,
 };
 use domain::ids::SHARDS;
 use rdkafka::{
@@ -138,18 +138,11 @@ fn check_partitions(admin: &AdminClient<Quiet>, usage: &str) -> Result<(), Migra
     }
 }
 
-/// A busy broker makes its partitions seconds after it has named itself their leader, and refuses records for them meanwhile. Of several
-/// batches in flight the first ones could be refused and the next one taken, since a broker takes any sequence number of a producer that it
-/// does not know; sent again, the first ones would count as duplicates, and as delivered.
+/// A busy broker makes its partitions seconds after it has named itself their leader, and refuses records for them meanwhile.
 fn wait_for_leaders(admin: &AdminClient<Quiet>, usage: &str) -> Result<(), MigrateError> {
     let deadline = Instant::now() + LEADERS_WITHIN;
     for partition in 0..i32::from(SHARDS) {
-        while let Err(error) = admin.inner().fetch_watermarks(usage, partition, ADMIN_TIMEOUT) {
-            if !is_between_leaders(&error) || Instant::now() > deadline {
-                return Err(error.into());
-            }
-            sleep(Duration::from_millis(50));
-        }
+        watermarks(admin.inner(), usage, partition, ADMIN_TIMEOUT, deadline)?;
     }
     Ok(())
 }
