@@ -4,11 +4,11 @@ use crate::{
     raw_events::Filter,
     windows::{Window, end_of_minute},
 };
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use domain::{
     ids::{KeyId, Model, OrgId, Provider, UserId},
-    time::{Grain, start_of_day},
+    time::{self, Grain},
 };
 use serde::Deserialize;
 use service_kit::problem::Problem;
@@ -149,12 +149,14 @@ pub fn window(from: Option<&str>, to: Option<&str>, zone: Tz, now: DateTime<Utc>
     Ok(Window { from, to })
 }
 
-pub fn moment(field: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Problem> {
-    let text = text.trim();
-    let instant = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc));
-    let date = || text.parse::<NaiveDate>().map(|date| start_of_day(date, zone));
-    let at = instant.or_else(|_| date()).ok().filter(|at| (1..=9_999).contains(&chrono::Datelike::year(at)));
-    at.ok_or_else(|| Problem::field(field, format!("{field} must be an instant such as 2026-11-21T12:00:00Z or a date such as 2026-11-21")))
+/// Both ends of a range that need not have any, in UTC.
+pub fn range(from: Option<&str>, to: Option<&str>) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Problem> {
+    let end = |field, text: Option<&str>| text.map(|text| moment(field, text, Tz::UTC)).transpose();
+    Ok((end("from", from)?, end("to", to)?))
+}
+
+fn moment(field: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Problem> {
+    time::moment(text, zone).ok_or_else(|| Problem::field(field, format!("{field} must be {}", time::MOMENTS)))
 }
 
 /// Blank is as good as absent.

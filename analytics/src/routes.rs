@@ -50,8 +50,8 @@ async fn health(State(service): State<Service>) -> Json<Value> {
 struct AuditRequest {
     org_id: Option<OrgId>,
     user_id: Option<UserId>,
-    from: Option<DateTime<Utc>>,
-    to: Option<DateTime<Utc>>,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "no simulated process audits: the simulation does, when all have ended")]
@@ -61,7 +61,8 @@ async fn audit(
     StrictJson(request): StrictJson<AuditRequest>,
 ) -> Result<Json<audit::Report>, Problem> {
     error::require(&caller, Scope::Admin)?;
-    let scope = audit::Scope { org: request.org_id, user: request.user_id, from: request.from, to: request.to };
+    let (from, to) = query::range(request.from.as_deref(), request.to.as_deref())?;
+    let scope = audit::Scope { org: request.org_id, user: request.user_id, from, to };
     let turn = service.auditing.lock_owned().await;
     // On a thread of its own: it decodes every event there is, which would hold up the requests of a worker thread.
     let runtime = tokio::runtime::Handle::current();

@@ -96,6 +96,9 @@ async fn run(args: &Args) -> Result<Vec<Row>> {
         _ = tokio::signal::ctrl_c() => bail!("interrupted; the servers go on, until `WEIR_STACK_DIR=.local/chaos infra/local/stack down`"),
     };
     println!("{}", table::of(&rows));
+    if let Some(away) = how.away {
+        println!("A server that was killed stayed away for {} s, whatever its row says.", away.as_secs());
+    }
     if !args.keep {
         stage.stack.stop().await?;
     }

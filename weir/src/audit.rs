@@ -10,8 +10,12 @@ use anyhow::{Context, Result, bail};
 use audit::{AuditError, Notebook, Plan, Progress, Report, Scope, Stores};
 use backends::Backends;
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use clap::Subcommand;
-use domain::ids::{OrgId, UserId};
+use domain::{
+    ids::{OrgId, UserId},
+    time,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use ports::Clock;
 use secrecy::{ExposeSecret, SecretString};
@@ -30,7 +34,7 @@ pub use show::place;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Exit codes: 0 clean, 1 a difference (the first differing event of each invariant is named), 2 could not check.\n\
-                  Examples:\n  weir audit --org 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11 --from 2026-11-01T00:00:00Z\n  \
+                  Examples:\n  weir audit --org 6f1f3c0e-7f53-4a8e-9d5c-0b9a4f9a2e11 --from 2026-11-01\n  \
                   weir audit --since-last --resume   (every night: only what is new, and on where it was stopped)\n  \
                   weir audit --sign > report.json && weir audit verify report.json\n  \
                   weir audit --repair   (after Postgres was restored, while no Weir runs)"
@@ -57,11 +61,11 @@ struct Options {
     /// Only what this user pays for, and what the user spent of orgs; with --org only of that one
     #[arg(long, value_name = "ID")]
     user: Option<Uuid>,
-    /// Only events at or after this instant; balances are always compared as a whole
-    #[arg(long, value_name = "INSTANT")]
+    /// Only events at or after this instant or date (UTC); balances are always compared as a whole
+    #[arg(long, value_name = "INSTANT", value_parser = moment)]
     from: Option<DateTime<Utc>>,
-    /// Only events before this instant
-    #[arg(long, value_name = "INSTANT")]
+    /// Only events before this instant or date
+    #[arg(long, value_name = "INSTANT", value_parser = moment)]
     to: Option<DateTime<Utc>>,
     /// Begin where the last audit with this flag ended; what was proved then must still have the digests of then
     #[arg(long, conflicts_with_all = ["org", "user", "from", "to", "url"])]
@@ -87,6 +91,10 @@ struct Options {
     /// Administrator key for --url
     #[arg(long, env = "WEIR__ADMIN__API_KEY", hide_env_values = true, value_name = "KEY")]
     key: Option<SecretString>,
+}
+
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    time::moment(text, Tz::UTC).ok_or_else(|| format!("it must be {}", time::MOMENTS))
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {

@@ -16,7 +16,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use chrono_tz::Tz;
 use domain::{
     access::{Caller, Scope},
     ids::{OrgId, Provider},
@@ -78,8 +77,7 @@ impl StartBody {
     }
 
     fn coverage(&self, clock: &Clock) -> Result<Coverage, Problem> {
-        let moment = |field: &str, text: Option<&str>| text.map(|text| query::moment(field, text, Tz::UTC)).transpose();
-        let range = (moment("from", self.from.as_deref())?, moment("to", self.to.as_deref())?);
+        let range = query::range(self.from.as_deref(), self.to.as_deref())?;
         let org = query::id::<OrgId>("orgId", self.org_id.as_deref())?;
         let provider = self.provider.as_deref().map(Provider::parse).transpose();
         let provider = provider.map_err(|error| Problem::field("provider", format!("provider {error}")))?;

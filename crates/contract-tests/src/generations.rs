@@ -4,6 +4,7 @@ use crate::usage_store::{at, flush, fresh_generation, fresh_org, settled};
 use chrono::TimeDelta;
 use domain::{
     generation::{Generation, ShardState},
+    ids::Payer,
     rollup::{CellKey, CellValue},
 };
 use futures::TryStreamExt;
@@ -11,7 +12,7 @@ use ports::{
     generations::Generations,
     usage_store::{Flush, UsageStore},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 /// More cells than an adapter reads at once.
 const EVENTS: i64 = 2_500;
@@ -25,9 +26,12 @@ async fn scanned(store: &dyn Generations, generation: Generation) -> BTreeMap<Ce
     cells
 }
 
-/// Each event in a minute of its own.
 fn a_history(events: i64) -> Flush {
-    let payer = fresh_org();
+    history_of(fresh_org(), events)
+}
+
+/// Each event in a minute of its own.
+fn history_of(payer: Payer, events: i64) -> Flush {
     let history: Vec<_> = (1..=events).map(|seq| settled(payer, seq, at("2026-10-31T20:00:00Z") + TimeDelta::minutes(seq))).collect();
     flush(&history, 0, events)
 }
@@ -35,7 +39,10 @@ fn a_history(events: i64) -> Flush {
 pub async fn a_scan_brings_every_cell_of_its_generation_once<S: UsageStore + Generations>(store: &S) {
     let (generation, other) = (fresh_generation(), fresh_generation());
     assert!(scanned(store, generation).await.is_empty());
-    let (large, small) = (a_history(EVENTS), a_history(3));
+    let large = a_history(EVENTS);
+    // Of another shard: two histories of one would be two values of the same totals of the platform.
+    let elsewhere = iter::repeat_with(fresh_org).find(|payer| payer.shard() != large.shard).expect("an org");
+    let small = history_of(elsewhere, 3);
     store.write(generation, &[large.clone(), small.clone()]).await.expect("a write");
     store.write(other, &[a_history(2)]).await.expect("a write");
     let expected: BTreeMap<_, _> = large.cells.into_iter().chain(small.cells).collect();

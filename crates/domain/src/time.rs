@@ -52,6 +52,17 @@ impl Period {
     }
 }
 
+/// What [`moment`] reads, for whoever is told that it could not.
+pub const MOMENTS: &str = "an instant such as 2026-11-21T12:00:00Z or a date such as 2026-11-21";
+
+/// RFC 3339, or a date, which stands for its first moment in the zone. Years have four digits.
+pub fn moment(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    let instant = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc));
+    let date = || text.parse::<NaiveDate>().map(|date| start_of_day(date, zone));
+    instant.or_else(|_| date()).ok().filter(|at| (1..=9_999).contains(&at.year()))
+}
+
 /// Midnight in the zone, or the first moment after it where a clock change skips midnight; the earlier one where it happens twice.
 pub fn start_of_day(date: NaiveDate, zone: Tz) -> DateTime<Utc> {
     let midnight = NaiveDateTime::new(date, NaiveTime::MIN);
@@ -158,6 +169,16 @@ mod tests {
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_moment_is_an_instant_or_the_first_moment_of_a_date() {
+        let read = |text: &str| moment(text, chrono_tz::Europe::Berlin);
+        assert_eq!(read(" 2026-11-21T12:00:00.250+01:00 "), Some(at("2026-11-21T11:00:00.250Z")));
+        assert_eq!(read("2026-11-21"), Some(at("2026-11-20T23:00:00Z")));
+        for text in ["", "yesterday", "2026-02-30", "2026-11-21T12:00:00", "+12026-11-21", "0000-01-02", "1795260000"] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -82,6 +82,10 @@ async fn a_day(setup: &Setup) -> Customer {
         assert_eq!((&report["clean"], report["checkedEvents"].as_i64() > Some(0)), (&json!(true), is_some), "{body}: {report:#}");
     }
     customer.admin.post("/api/v1/admin/audit", json!({"userId": "me"})).await.expect(400);
+    let dated = customer.admin.post("/api/v1/admin/audit", json!({"from": "2020-01-01", "to": "2020-01-02"})).await.expect(200);
+    assert_eq!(dated.body["checkedEvents"], 0, "{:#}", dated.body);
+    let refused = customer.admin.post("/api/v1/admin/audit", json!({"from": "yesterday"})).await.expect(400);
+    assert!(refused.body["message"].as_str().unwrap().contains("from must be an instant"), "{:#}", refused.body);
     assert_eq!(process.interrupt(), Some(0));
     customer
 }
@@ -94,6 +98,11 @@ fn scopes(setup: &Setup, customer: &Customer) {
     assert!(Some(0) < of_user["checkedEvents"].as_i64() && of_user["checkedEvents"].as_i64() < everything["checkedEvents"].as_i64());
     let i8 = everything["invariants"].as_array().unwrap().iter().find(|invariant| invariant["id"] == "I8").unwrap();
     assert!(i8["checked"].as_i64() > Some(0), "{i8:#}");
+    let dated = assert_clean(setup, &["audit", "--json", "--from", "2020-01-01"]);
+    assert_eq!((&dated["scope"]["from"], &dated["checkedEvents"]), (&json!("2020-01-01T00:00:00Z"), &everything["checkedEvents"]));
+    let undated = setup.run(&["audit", "--from", "yesterday"]);
+    assert_eq!(undated.status.code(), Some(2));
+    assert!(text(&undated).1.contains("2026-11-21T12:00:00Z"));
     let refused = setup.run(&["audit", "--since-last", "--user", &user]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused).1.contains("--since-last"));
