@@ -1,6 +1,6 @@
 //! Paths to handlers.
 
-use crate::{anomalies::anomalies, error, org_report::org_report, report::report, usage::usage};
+use crate::{anomalies::anomalies, error, org_report::org_report, query, report::report, usage::usage};
 use axum::{
     Json, Router,
     extract::State,

@@ -30,6 +30,20 @@ impl Kafka {
             .set("reconnect.backoff.max.ms", "1000");
         config
     }
+
+    /// Of a consumer: who reads what is decided, and offsets are committed, by its caller only.
+    pub(crate) fn consumer_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.config();
+        config
+            // The library wants a name also where nothing joins a group.
+            .set("group.id", self.topics.group(group))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("queued.max.messages.kbytes", "32768")
+            // A second without fetching, which is the default, is longer than it takes to empty a full queue.
+            .set("fetch.queue.backoff.ms", "10");
+        config
+    }
 }
 
 /// Sends the library's complaints to the log as one calm line each.

@@ -60,7 +60,6 @@ impl Reader {
 
     /// Each from its offset on, or from the beginning of what the topic keeps.
     pub(crate) fn of_shards(kafka: &Kafka, starts: &[(Shard, Option<i64>)]) -> Result<Self> {
-        // The library wants a name although nothing joins a group.
         let consumer = BaseConsumer::from_config_and_context(&config(kafka, "replay"), Assignment::default()).map_err(unavailable)?;
         let topic = kafka.topics.usage().to_owned();
         let mut places = TopicPartitionList::new();
@@ -74,13 +73,8 @@ impl Reader {
 }
 
 fn config(kafka: &Kafka, group: &str) -> ClientConfig {
-    let mut config = kafka.config();
-    config
-        .set("group.id", kafka.topics.group(group))
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("queued.max.messages.kbytes", "32768");
+    let mut config = kafka.consumer_config(group);
+    config.set("auto.offset.reset", "earliest");
     config
 }
 

@@ -49,14 +49,8 @@ pub(crate) async fn everything(kafka: &Kafka, visit: &mut (dyn FnMut(LogRecord) 
 }
 
 pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
-    let mut config = kafka.config();
-    config
-        // The library wants a name although nothing joins a group or commits.
-        .set("group.id", kafka.topics.group("scan"))
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("queued.max.messages.kbytes", "32768");
+    let mut config = kafka.consumer_config("scan");
+    config.set("enable.partition.eof", "true");
     config
 }
 
