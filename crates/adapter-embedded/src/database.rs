@@ -121,6 +121,8 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "67108864")
         // What a statement would need to undo itself is kept in memory; the default file costs as much as the statement.
         .pragma("temp_store", "memory")
+        // Rows come from a thread of the connection's own; each time that it is so far ahead it sleeps, and has to be woken.
+        .row_buffer_size(1_024)
         .thread_name(|id| format!("sqlite-{id}"))
         .disable_statement_logging()
 }
