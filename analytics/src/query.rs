@@ -149,8 +149,11 @@ pub fn window(from: Option<&str>, to: Option<&str>, zone: Tz, now: DateTime<Utc>
     Ok(Window { from, to })
 }
 
-/// Both ends of a range that need not have any, in UTC.
-pub fn range(from: Option<&str>, to: Option<&str>) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Problem> {
+/// From, inclusive, and to, exclusive, where there are such.
+pub type Range = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// Instants, or dates in UTC.
+pub fn range(from: Option<&str>, to: Option<&str>) -> Result<Range, Problem> {
     let end = |field, text: Option<&str>| text.map(|text| moment(field, text, Tz::UTC)).transpose();
     Ok((end("from", from)?, end("to", to)?))
 }

@@ -1,4 +1,4 @@
-//! An installation of Weir for one measurement: its own database, topics and keyspace on the real servers, gone afterwards.
+//! An installation of Weir for one measurement: its own database, topics and keyspace on the real servers, or its own folder, gone afterwards.
 
 use crate::{Plan, log};
 use adapter_cassandra::Cassandra;
@@ -67,33 +67,45 @@ pub struct Installation {
     pub env: Vec<(String, String)>,
     pub admin_key: String,
     pub data: PathBuf,
+    /// Nothing of it is on the servers.
+    is_embedded: bool,
 }
 
 impl Installation {
     /// Creates everything with `weir migrate`.
     pub fn create(weir: &Path, servers: &Servers) -> Result<Self> {
-        let name = format!("bench{}", &Uuid::new_v4().simple().to_string()[..16]);
-        let data = std::env::temp_dir().join(&name);
-        std::fs::create_dir_all(&data)?;
-        let admin_key = format!("weir_bench_{}", Uuid::new_v4().simple());
-        let env = [
+        let mut installation = Self::embedded(weir, servers)?;
+        let name = installation.name.clone();
+        let stores = [
             ("WEIR__STORES__MODE", "distributed".to_owned()),
-            ("WEIR__POSTGRES__URL", format!("{}/{name}", servers.postgres)),
+            ("WEIR__POSTGRES__URL", installation.database_url()),
             ("WEIR__REDIS__URL", servers.redis.clone()),
             ("WEIR__REDIS__PREFIX", name.clone()),
             ("WEIR__KAFKA__BROKERS", servers.brokers.clone()),
             ("WEIR__KAFKA__TOPIC_PREFIX", name.clone()),
             ("WEIR__CASSANDRA__NODES", servers.cassandra.clone()),
-            ("WEIR__CASSANDRA__KEYSPACE", name.clone()),
+            ("WEIR__CASSANDRA__KEYSPACE", name),
+        ];
+        installation.env.extend(stores.map(|(name, value)| (name.to_owned(), value)));
+        installation.is_embedded = false;
+        installation.run(&["migrate"])?;
+        Ok(installation)
+    }
+
+    /// Of nothing but a folder.
+    fn embedded(weir: &Path, servers: &Servers) -> Result<Self> {
+        let name = format!("bench{}", &Uuid::new_v4().simple().to_string()[..16]);
+        let data = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&data)?;
+        let admin_key = format!("weir_bench_{}", Uuid::new_v4().simple());
+        let env = [
             ("WEIR__ADMIN__API_KEY", admin_key.clone()),
             ("WEIR__IDENTITY__SECRET", format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())),
             ("WEIR__DATA_DIR", data.to_string_lossy().into_owned()),
             ("WEIR__LOG", "warn".to_owned()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let installation = Self { name, servers: servers.clone(), weir: weir.to_owned(), env, admin_key, data };
-        installation.run(&["migrate"])?;
-        Ok(installation)
+        Ok(Self { name, servers: servers.clone(), weir: weir.to_owned(), env, admin_key, data, is_embedded: true })
     }
 
     /// Moves the upper half of the shards to a further database on the same server.
@@ -149,12 +161,13 @@ impl Installation {
 
     /// Removes what was created. What fails is said and left: a measurement does not fail for it.
     pub async fn remove(self) {
-        for (what, removed) in [
-            ("database", self.drop_database().await),
-            ("keyspace", self.drop_keyspace().await),
-            ("topics", adapter_kafka::delete(&self.kafka()).await.map_err(Into::into)),
-            ("folder", std::fs::remove_dir_all(&self.data).map_err(Into::into)),
-        ] {
+        let mut removals = vec![("folder", std::fs::remove_dir_all(&self.data).map_err(Into::into))];
+        if !self.is_embedded {
+            removals.push(("database", self.drop_database().await));
+            removals.push(("keyspace", self.drop_keyspace().await));
+            removals.push(("topics", adapter_kafka::delete(&self.kafka()).await.map_err(Into::into)));
+        }
+        for (what, removed) in removals {
             if let Err(error) = removed {
                 log::note(&format!("the {what} of {} stays: {error:#}", self.name));
             }
@@ -191,7 +204,15 @@ async fn drop_patiently(server: &PgPool, database: &str) -> Result<()> {
 
 /// Measures on an installation of its own, which is removed in the end, also after a failure or an interruption.
 pub async fn on_a_fresh_one<T>(plan: &Plan, measure: impl AsyncFnOnce(&Installation) -> Result<T>) -> Result<T> {
-    let installation = Installation::create(&plan.weir, &plan.servers)?;
+    on(Installation::create(&plan.weir, &plan.servers)?, measure).await
+}
+
+/// The same on the embedded stores.
+pub async fn on_an_embedded_one<T>(plan: &Plan, measure: impl AsyncFnOnce(&Installation) -> Result<T>) -> Result<T> {
+    on(Installation::embedded(&plan.weir, &plan.servers)?, measure).await
+}
+
+async fn on<T>(installation: Installation, measure: impl AsyncFnOnce(&Installation) -> Result<T>) -> Result<T> {
     let measured = unless_interrupted(measure(&installation)).await;
     installation.remove().await;
     measured
