@@ -1,5 +1,6 @@
 //! How the settings in force in a process follow the stored ones: from the store, or from config-service over HTTP.
-//! A document that is older, or that makes no sense, is never put in force; a failed attempt never takes a good one away.
+//! A document that is older than what came before it, or that makes no sense, is never put in force; a failed attempt never takes a good one
+//! away.
 
 mod last_known_good;
 mod sse;
@@ -14,7 +15,14 @@ use service_kit::{
     identity::{self, Identity},
     settings::HotSettings,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -55,7 +63,7 @@ pub async fn feed_from_url(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
     /// In force now.
-    Newer,
+    New,
     /// In force already.
     Same,
     /// Older than what is in force, or invalid: ignored.
@@ -69,6 +77,8 @@ pub struct Feed {
     last_known_good: Option<Arc<PathBuf>>,
     /// Held while the file is written, so that an older document never overwrites a newer one.
     saving: Arc<Mutex<()>>,
+    /// What is in force was read from the file. Its number says nothing yet: the store may have been restored to an earlier one since.
+    from_file: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Error)]
@@ -85,25 +95,37 @@ enum StreamError {
 
 impl Feed {
     pub fn new(hot: HotSettings, last_known_good: Option<PathBuf>) -> Self {
-        Self { hot, last_known_good: last_known_good.map(Arc::new), saving: Arc::default() }
+        Self { hot, last_known_good: last_known_good.map(Arc::new), saving: Arc::default(), from_file: Arc::default() }
     }
 
     pub const fn hot(&self) -> &HotSettings {
         &self.hot
     }
 
-    /// Puts a document in force if it is newer and valid, and keeps it as the last known good one.
+    /// Puts a document in force if it is valid and newer than what came before it, a file not counted; keeps it as the last known good one.
     pub async fn adopt(&self, settings: Settings) -> Adopted {
         let (version, in_force) = (settings.version, self.hot.current().version);
         if let Err(reason) = document::check(&settings) {
             tracing::error!(version, in_force, reason, "a settings document was refused because it makes no sense");
             return refused("invalid");
         }
+        let of_file = self.from_file.swap(false, Ordering::Relaxed).then(|| self.hot.current());
+        if of_file.is_some_and(|known| known.version > version || (known.version == version && *known != settings)) {
+            tracing::warn!(
+                version,
+                in_force,
+                "the settings are older than the last known ones: their store was restored, or is another one"
+            );
+            self.hot.put(settings);
+            self.hot.set_stale(false);
+            self.save().await;
+            return Adopted::New;
+        }
         if self.hot.replace(settings) {
             tracing::info!(version, "settings version {version} is in force");
             self.hot.set_stale(false);
             self.save().await;
-            return Adopted::Newer;
+            return Adopted::New;
         }
         if version < self.hot.current().version {
             tracing::warn!(version, in_force, "a settings document was refused because it is older than the one in force");
@@ -132,6 +154,7 @@ impl Feed {
         }
         let version = settings.version;
         if self.hot.replace(settings) {
+            self.from_file.store(true, Ordering::Relaxed);
             tracing::info!(version, "settings version {version} of the last known good file is in force until a live answer");
         }
     }
@@ -219,7 +242,7 @@ impl Feed {
         let token = identity.sign(&identity::service_caller(), "config", &Uuid::new_v4().to_string());
         let mut request = client.get(format!("{}/config/weir/default/watch", url.trim_end_matches('/'))).header(identity::HEADER, token);
         let version = self.hot.current().version;
-        if version > 0 {
+        if version > 0 && !self.from_file.load(Ordering::Relaxed) {
             request = request.header("last-event-id", version.to_string());
         }
         let response = request.send().await?;
@@ -236,7 +259,7 @@ impl Feed {
                 Err(_) => Err(StreamError::Garbage("a settings document that cannot be read")),
             },
             "current" => match serde_json::from_str(&event.data) {
-                Ok(Current { version }) if version == self.hot.current().version => {
+                Ok(Current { version }) if version == self.hot.current().version && !self.from_file.load(Ordering::Relaxed) => {
                     self.hot.set_stale(false);
                     Ok(Adopted::Same)
                 }

@@ -170,13 +170,13 @@ impl<'a> Build<'a> {
                 states.entry(head.shard).and_modify(|state| state.last_seq = head.last_seq);
             });
         }
-        let total = self.builder.sum(&states);
-        self.desk.note(|replay| replay.progress.total = total);
         self.advance(&states).await
     }
 
     /// Every shard up to exactly where it is in these states.
     pub async fn advance(&mut self, states: &BTreeMap<Shard, ShardState>) -> Result<(), Halt> {
+        let total = self.builder.sum(states);
+        self.desk.note(|replay| replay.progress.total = total);
         let (builder, states) = (Arc::clone(&self.builder), states.clone());
         // Dropped with this call, it ends what is under way.
         let mut advancing = JoinSet::new();

@@ -96,6 +96,7 @@ async fn ended(world: &World, id: &str) -> Value {
     loop {
         let replay = world.send(Some(&admin()), Method::GET, &format!("/api/v1/admin/replay/{id}"), None).await.expect(200);
         if replay["status"] != "RUNNING" {
+            assert!(replay["read"].as_i64() <= replay["total"].as_i64(), "more was read than there was to read: {replay:#}");
             return replay;
         }
         assert!(Instant::now() < deadline, "{replay:#}");

@@ -87,6 +87,26 @@ async fn without_the_store_the_file_is_in_force_and_stale_until_the_store_answer
     follower.reaches(7).await;
 }
 
+/// Postgres was put back to an earlier moment, or the folder served another installation before.
+#[tokio::test]
+async fn what_the_store_has_replaces_a_file_that_knows_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.json");
+    let other = Settings { default_tier: "PRO".into(), ..version(6) };
+    for (known, held) in [(version(6), version(2)), (other, version(6))] {
+        std::fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
+        let store = Arc::new(MemorySettings::default());
+        store.plant(held.clone());
+        let follower = Follower::of(&store, Some(file.clone()));
+        eventually("what the store has is in force", || *follower.hot.current() == held && !follower.hot.is_stale()).await;
+        eventually("the file is replaced", || stored(&file).as_ref() == Some(&held)).await;
+        store.plant(version(held.version - 1));
+        after_some_loads(&store).await;
+        assert_eq!(*follower.hot.current(), held, "an older document that came later");
+        follower.tasks.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn without_store_and_file_the_shipped_settings_are_in_force_and_stale() {
     let store = Arc::new(MemorySettings::default());

@@ -40,6 +40,11 @@ impl HotSettings {
         })
     }
 
+    /// Puts a version in force whatever was before.
+    pub fn put(&self, settings: Settings) {
+        self.inner.document.send_replace(Arc::new(settings));
+    }
+
     /// Wakes on each replacement.
     pub fn changed(&self) -> watch::Receiver<Arc<Settings>> {
         self.inner.document.subscribe()

@@ -34,7 +34,9 @@ async fn assert_clean(admin: &Client) {
 /// Waits until the replay does not run any more.
 async fn ended(admin: &Client, id: &str) -> Value {
     let ended = |answer: &crate::harness::Answer| answer.status == 200 && answer.body["status"] != json!("RUNNING");
-    eventually(admin, &format!("{REPLAY}/{id}"), ended).await.body
+    let replay = eventually(admin, &format!("{REPLAY}/{id}"), ended).await.body;
+    assert!(replay["read"].as_i64() <= replay["total"].as_i64(), "more was read than there was to read: {replay:#}");
+    replay
 }
 
 async fn started(admin: &Client, body: Value) -> String {
