@@ -62,6 +62,9 @@ async fn audit(
 ) -> Result<Json<audit::Report>, Problem> {
     error::require(&caller, Scope::Admin)?;
     let (from, to) = query::range(request.from.as_deref(), request.to.as_deref())?;
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(Problem::field("from", "from must be before to"));
+    }
     let scope = audit::Scope { org: request.org_id, user: request.user_id, from, to };
     let turn = service.auditing.lock_owned().await;
     // On a thread of its own: it decodes every event there is, which would hold up the requests of a worker thread.

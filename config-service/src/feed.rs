@@ -114,7 +114,7 @@ impl Feed {
             tracing::warn!(
                 version,
                 in_force,
-                "the settings are older than the last known ones: their store was restored, or is another one"
+                "older or other settings replace the last known ones: their store was restored, or is another one"
             );
             self.hot.put(settings);
             self.hot.set_stale(false);

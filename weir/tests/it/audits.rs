@@ -84,8 +84,13 @@ async fn a_day(setup: &Setup) -> Customer {
     customer.admin.post("/api/v1/admin/audit", json!({"userId": "me"})).await.expect(400);
     let dated = customer.admin.post("/api/v1/admin/audit", json!({"from": "2020-01-01", "to": "2020-01-02"})).await.expect(200);
     assert_eq!(dated.body["checkedEvents"], 0, "{:#}", dated.body);
-    let refused = customer.admin.post("/api/v1/admin/audit", json!({"from": "yesterday"})).await.expect(400);
-    assert!(refused.body["message"].as_str().unwrap().contains("from must be an instant"), "{:#}", refused.body);
+    for (body, why) in [
+        (json!({"from": "yesterday"}), "from must be an instant"),
+        (json!({"from": "2020-01-02", "to": "2020-01-01"}), "from must be before to"),
+    ] {
+        let refused = customer.admin.post("/api/v1/admin/audit", body).await.expect(400);
+        assert!(refused.body["message"].as_str().unwrap().contains(why), "{:#}", refused.body);
+    }
     assert_eq!(process.interrupt(), Some(0));
     customer
 }
